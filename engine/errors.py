@@ -1,0 +1,13 @@
+"""Errors a person can act on.
+
+Every message is one line that says what was given, what was expected and what to do. The command
+line prints it and exits with 2; the screens show it in a panel. Anything else that escapes is a bug.
+"""
+
+
+class UserError(Exception):
+    """Bad input or an unusable environment; ``str(error)`` is the whole story, on one line."""
+
+
+class RequestRefused(UserError):
+    """A request that can never run here: too long for the pool or the context, or malformed."""

@@ -1,0 +1,65 @@
+"""What the scheduler hands the runner for one step, and what it gets back."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import msgspec
+
+from .request import Request
+
+
+@dataclass(slots=True, frozen=True)
+class Row:
+    """``count`` tokens of one request, starting at position ``start``: a prefill chunk or a decode.
+
+    ``samples`` is true when the row reaches the last known token, so that its logits give the next.
+    """
+
+    request: Request
+    start: int
+    count: int
+    samples: bool
+
+    @property
+    def end(self) -> int:
+        """Tokens of the request whose KV is valid once this row has run."""
+        return self.start + self.count
+
+
+@dataclass(slots=True, frozen=True)
+class Plan:
+    """The batch of one step, decodes first. Positions and block tables are in the requests."""
+
+    step: int
+    rows: Sequence[Row]
+
+    @property
+    def num_tokens(self) -> int:
+        return sum(row.count for row in self.rows)
+
+
+class TokenLogprobs(msgspec.Struct, frozen=True, array_like=True):
+    """Log-probability of the chosen token, and the likeliest ones as ``(token, logprob)``."""
+
+    logprob: float
+    top: list[tuple[int, float]] = []
+
+
+@dataclass(slots=True, frozen=True)
+class StepOutput:
+    """One token for each row that samples, in row order.
+
+    ``logprobs`` is empty when nobody asked, else as long as ``tokens`` with None where not asked.
+    ``timings`` are seconds by phase (``prepare``, ``forward``, ``sample``).
+    """
+
+    tokens: Sequence[int]
+    logprobs: Sequence[TokenLogprobs | None] = ()
+    timings: dict[str, float] = field(default_factory=dict)
+
+
+class Runner(Protocol):
+    """Computes one step: writes the KV of every row's tokens and samples where a row ends."""
+
+    def execute(self, plan: Plan) -> StepOutput: ...

@@ -1,0 +1,65 @@
+"""One request: what was asked, what is known so far, and which KV blocks hold it.
+
+The scheduler owns every field here; runners and screens only read them.
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from .sampling import SamplingParams
+
+
+class Status(StrEnum):
+    """``WAITING → PREFILLING → DECODING → FINISHED``, and ``PREEMPTED`` back to the queue."""
+
+    WAITING = "waiting"
+    PREFILLING = "prefilling"
+    DECODING = "decoding"
+    PREEMPTED = "preempted"
+    FINISHED = "finished"
+
+
+class FinishReason(StrEnum):
+    STOP = "stop"
+    LENGTH = "length"
+    ABORT = "abort"
+    ERROR = "error"
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """A prompt on its way to an answer.
+
+    ``tokens`` is prompt + output, and the first ``computed`` of them have (or, in the step being
+    executed, are getting) their KV in ``block_table``: token ``i`` lives in slot
+    ``block_table[i // block_size] * block_size + i % block_size``. The table is append-only.
+    """
+
+    id: int
+    tokens: list[int]
+    params: SamplingParams
+    prompt_len: int = 0
+    status: Status = Status.WAITING
+    computed: int = 0
+    block_table: list[int] = field(default_factory=list)
+    cached_tokens: int = 0  # prefix hit of the first admission: KV that never had to be computed
+    preemptions: int = 0
+    chunks_done: int = 0  # prefill chunks since the last admission
+    finish_reason: FinishReason | None = None
+    message: str = ""  # why it ended, for `error`
+
+    def __post_init__(self) -> None:
+        self.prompt_len = len(self.tokens)
+
+    @property
+    def output(self) -> list[int]:
+        return self.tokens[self.prompt_len :]
+
+    @property
+    def remaining(self) -> int:
+        """Known tokens whose KV is still to be computed; 1 for a request that decodes."""
+        return len(self.tokens) - self.computed
+
+    @property
+    def finished(self) -> bool:
+        return self.status is Status.FINISHED
