@@ -1,0 +1,215 @@
+"""The native decoder: one parametric transformer for the Llama, Mistral, Qwen2 and Qwen3 families.
+
+Owns the mathematics of a layer and the names its weights have in a checkpoint. It knows nothing of
+blocks or requests: tokens arrive packed, and a callable does the attention. Arithmetic follows
+transformers' order of operations, so that float32 results agree to the last digits.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .config import ModelConfig, RopeConfig
+
+Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+"""``attend(layer, q [N, heads, D], k [N, kv_heads, D], v [N, kv_heads, D]) -> [N, heads, D]``:
+stores k and v of all N tokens, then attends causally, each token within its own request."""
+
+
+@dataclass(frozen=True, slots=True)
+class WeightSlot:
+    """Where a checkpoint tensor goes: rows ``[start, start + rows)`` of ``parameter``."""
+
+    parameter: str
+    start: int
+    rows: int
+
+
+class RMSNorm(nn.Module):
+    """``x / rms(x) * weight`` over the last dimension, computed in float32."""
+
+    def __init__(self, size: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(size), requires_grad=False)
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        wide = x.float()
+        wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.eps)
+        return self.weight * wide.to(x.dtype)
+
+
+class Linear(nn.Module):
+    """``x @ weight.T + bias``; the parameters are filled by the weight loader."""
+
+    def __init__(self, inputs: int, outputs: int, bias: bool) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(outputs, inputs), requires_grad=False)
+        self.bias = nn.Parameter(torch.empty(outputs), requires_grad=False) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight, self.bias)
+
+
+def inverse_frequencies(rope: RopeConfig, head_dim: int) -> Tensor:
+    """Rotation per position and pair of dimensions, ``[head_dim / 2]`` float32, on the CPU.
+
+    ``llama3`` is Meta's scaling for long contexts: long wavelengths are divided by ``factor``,
+    short ones kept, those between interpolated (formula as in transformers'
+    ``modeling_rope_utils``).
+    """
+    exponents = torch.arange(0, head_dim, 2, dtype=torch.float32, device="cpu") / head_dim
+    inverse = 1.0 / (rope.theta**exponents)
+    if rope.kind == "linear":
+        return inverse / rope.factors["factor"]
+    if rope.kind != "llama3":
+        return inverse
+    factor = rope.factors["factor"]
+    low, high = rope.factors["low_freq_factor"], rope.factors["high_freq_factor"]
+    original = rope.factors["original_max_position_embeddings"]
+    wavelength = 2 * math.pi / inverse
+    scaled = torch.where(wavelength > original / low, inverse / factor, inverse)
+    smooth = (original / wavelength - low) / (high - low)
+    between = (1 - smooth) * scaled / factor + smooth * scaled
+    is_between = (wavelength >= original / high) & (wavelength <= original / low)
+    return torch.where(is_between, between, scaled)
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary embedding in the half-split layout: ``x [N, heads, D]``, ``cos``/``sin [N, 1, D]``."""
+    first, second = x.chunk(2, dim=-1)
+    return x * cos + torch.cat((-second, first), dim=-1) * sin
+
+
+class Attention(nn.Module):
+    """Projections, optional q/k norm and rotary embedding around the attention callable."""
+
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        self.layer = layer
+        self.heads, self.kv_heads = config.num_heads, config.num_kv_heads
+        self.head_dim = config.head_dim
+        outputs = (self.heads + 2 * self.kv_heads) * self.head_dim
+        self.qkv_proj = Linear(config.hidden_size, outputs, config.qkv_bias)
+        self.o_proj = Linear(self.heads * self.head_dim, config.hidden_size, config.output_bias)
+        self.q_norm = RMSNorm(self.head_dim, config.rms_norm_eps) if config.qk_norm else None
+        self.k_norm = RMSNorm(self.head_dim, config.rms_norm_eps) if config.qk_norm else None
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
+        packed = self.qkv_proj(x).view(x.shape[0], -1, self.head_dim)
+        q, k, v = packed.split((self.heads, self.kv_heads, self.kv_heads), dim=1)
+        if self.q_norm is not None and self.k_norm is not None:
+            q, k = self.q_norm(q), self.k_norm(k)
+        out = attend(self.layer, rotate(q, cos, sin), rotate(k, cos, sin), v)
+        return self.o_proj(out.reshape(x.shape[0], -1))
+
+
+class MLP(nn.Module):
+    """``down(silu(gate(x)) * up(x))`` with gate and up in one matrix."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        size, inner = config.hidden_size, config.intermediate_size
+        self.gate_up_proj = Linear(size, 2 * inner, config.mlp_bias)
+        self.down_proj = Linear(inner, size, config.mlp_bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, up = self.gate_up_proj(x).chunk(2, dim=-1)
+        return self.down_proj(F.silu(gate) * up)
+
+
+class Layer(nn.Module):
+    """Pre-norm residual block."""
+
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        self.self_attn = Attention(config, layer)
+        self.mlp = MLP(config)
+        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
+        x = x + self.self_attn(self.input_layernorm(x), cos, sin, attend)
+        return x + self.mlp(self.post_attention_layernorm(x))
+
+
+class Decoder(nn.Module):
+    """Token ids in, logits out.
+
+    Parameters have the checkpoint's names, except for the fused ``qkv_proj`` and ``gate_up_proj``;
+    ``weight_slots`` says which checkpoint tensor fills what.
+    """
+
+    inverse_frequencies: Tensor
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embed_tokens = nn.Parameter(
+            torch.empty(config.vocab_size, config.hidden_size), requires_grad=False
+        )
+        self.layers = nn.ModuleList(Layer(config, index) for index in range(config.num_layers))
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.lm_head = (
+            None if config.tied_embeddings else Linear(config.hidden_size, config.vocab_size, False)
+        )
+        # Not a buffer: it stays float32 whatever the weights are, and no checkpoint holds it.
+        self.inverse_frequencies = inverse_frequencies(config.rope, config.head_dim)
+
+    def forward(
+        self, input_ids: Tensor, positions: Tensor, attend: Attend, sample_rows: Tensor
+    ) -> Tensor:
+        """Logits ``[S, vocab]`` float32 of the tokens at ``sample_rows [S]``.
+
+        ``input_ids`` and ``positions`` are ``[N]`` int64: all tokens of the step, packed.
+        """
+        x = F.embedding(input_ids, self.embed_tokens)
+        cos, sin = self.rotations(positions, x.dtype)
+        for layer in self.layers:
+            x = layer(x, cos, sin, attend)
+        x = self.norm(x[sample_rows])
+        head = self.embed_tokens if self.lm_head is None else self.lm_head.weight
+        return F.linear(x, head).float()
+
+    def rotations(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Cosine and sine, each ``[N, 1, head_dim]``, of every token's position."""
+        if self.inverse_frequencies.device != positions.device:
+            self.inverse_frequencies = self.inverse_frequencies.to(positions.device)
+        angles = positions[:, None].float() * self.inverse_frequencies
+        angles = torch.cat((angles, angles), dim=-1)[:, None, :]
+        return angles.cos().to(dtype), angles.sin().to(dtype)
+
+    def weight_slots(self) -> dict[str, WeightSlot]:
+        """Checkpoint tensor name → the slice of a parameter that it fills."""
+        return dict(self._weight_slots())
+
+    def _weight_slots(self) -> Iterator[tuple[str, WeightSlot]]:
+        config = self.config
+        q, kv = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
+        inner = config.intermediate_size
+        fused = {
+            "qkv_proj": (("q_proj", q), ("k_proj", kv), ("v_proj", kv)),
+            "gate_up_proj": (("gate_proj", inner), ("up_proj", inner)),
+        }
+        for name, parameter in self.named_parameters():
+            if name == "embed_tokens":
+                yield "model.embed_tokens.weight", WeightSlot(name, 0, parameter.shape[0])
+                continue
+            stored = name if name.startswith("lm_head.") else f"model.{name}"
+            module, _, kind = stored.rpartition(".")
+            parent, _, leaf = module.rpartition(".")
+            start = 0
+            for part, rows in fused.get(leaf, ((leaf, parameter.shape[0]),)):
+                path = f"{parent}.{part}.{kind}" if parent else f"{part}.{kind}"
+                yield path, WeightSlot(name, start, rows)
+                start += rows
+
+    def ignorable(self, name: str) -> bool:
+        """Tensors some checkpoints carry that hold nothing new: tied heads, rotary tables."""
+        return name.endswith("rotary_emb.inv_freq") or (
+            name == "lm_head.weight" and self.lm_head is None
+        )

@@ -1,0 +1,171 @@
+"""Safetensors into a decoder, one tensor at a time, with no second copy of the model in memory.
+
+Owns finding the shard files, checking names and shapes, and streaming. The module is built on the
+``meta`` device, its parameters are allocated once in their final dtype and place, and every
+checkpoint tensor is copied into its slice. Pickle weights are never read.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from ..errors import UserError
+from .config import read_json
+from .decoder import Decoder, WeightSlot
+
+# Pages of a memory-mapped file count as resident until it is unmapped, so a file is opened anew
+# after this many bytes: the copy in progress is all that exists twice.
+_REMAP_BYTES = 64 << 20
+
+INDEX_NAME = "model.safetensors.index.json"
+
+
+@dataclass(slots=True)
+class _Stored:
+    """A tensor in a shard file, by its header alone."""
+
+    file: Path
+    shape: tuple[int, ...]
+    nbytes: int
+
+
+def weight_files(directory: Path) -> list[Path]:
+    """The safetensors files of a model directory, in name order.
+
+    Raises UserError where there are none, saying so when only pickle weights are there, and where
+    the shard index names a file that is missing.
+    """
+    index = directory / INDEX_NAME
+    if index.exists():
+        mapped = read_json(index).get("weight_map")
+        if not isinstance(mapped, dict):
+            raise UserError(f"{index} has no weight_map; fetch the model again")
+        names = sorted({str(name) for name in mapped.values()})
+        for name in names:
+            # A plain name only: an index must not reach outside its own directory.
+            if Path(name).name != name or not (directory / name).exists():
+                raise UserError(f"{directory / name} is missing, though {INDEX_NAME} names it")
+        return [directory / name for name in names]
+    files = sorted(directory.glob("*.safetensors"))
+    if files:
+        return files
+    pickled = sorted([*directory.glob("*.bin"), *directory.glob("*.pt"), *directory.glob("*.pth")])
+    if pickled:
+        raise UserError(
+            f"{directory} holds only pickle weights ({pickled[0].name}), which can run code when "
+            "read and are refused; convert them to .safetensors"
+        )
+    raise UserError(f"{directory} holds no *.safetensors weights; fetch the model again")
+
+
+def load_weights(
+    model: Decoder,
+    directory: Path,
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
+    progress: Callable[[float], None] = lambda fraction: None,
+) -> None:
+    """Allocate the parameters of ``model`` (built on ``meta``) and fill them from ``directory``.
+
+    ``progress`` gets the fraction of bytes read. Raises UserError naming file and tensor for
+    missing, unexpected or misshapen tensors and for damaged files; ``model`` is then unusable.
+    """
+    stored = _survey(weight_files(directory))
+    slots = model.weight_slots()
+    _check_names(model, stored, slots, directory)
+    model.to(dtype=dtype).to_empty(device=device)
+    parameters = dict(model.named_parameters())
+    total = sum(stored[name].nbytes for name in slots) or 1
+    done = 0
+    for group in _groups(stored, slots):
+        file = stored[group[0]].file
+        try:
+            with safe_open(file, framework="pt") as reader:
+                for name in group:
+                    slot = slots[name]
+                    target = parameters[slot.parameter][slot.start : slot.start + slot.rows]
+                    target.copy_(reader.get_tensor(name))
+                    done += stored[name].nbytes
+                    progress(done / total)
+        except (SafetensorError, OSError, RuntimeError) as error:
+            raise UserError(
+                f"{file}: cannot read tensor {group[0]} or one after it ({_first_line(error)}); "
+                "fetch the model again"
+            ) from error
+
+
+def _survey(files: list[Path]) -> dict[str, _Stored]:
+    """Every tensor of every file, from the headers only."""
+    stored: dict[str, _Stored] = {}
+    for file in files:
+        for name, entry in _header(file).items():
+            if name != "__metadata__":
+                begin, end = entry["data_offsets"]
+                stored[name] = _Stored(file, tuple(entry["shape"]), end - begin)
+    return stored
+
+
+def _header(file: Path) -> dict[str, Any]:
+    """The JSON header, after safetensors itself has checked it against the file's length."""
+    try:
+        with safe_open(file, framework="pt"):
+            pass
+        with file.open("rb") as stream:
+            return json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(
+            f"{file} is damaged or cut short ({_first_line(error)}); fetch the model again"
+        ) from error
+
+
+def _check_names(
+    model: Decoder, stored: dict[str, _Stored], slots: dict[str, WeightSlot], directory: Path
+) -> None:
+    missing = [name for name in slots if name not in stored]
+    if missing:
+        raise UserError(
+            f"{directory}: tensor {missing[0]} is missing{_and_more(missing)}; config.json says "
+            f"{model.config.architecture} with {model.config.num_layers} layers"
+        )
+    unexpected = [name for name in stored if name not in slots and not model.ignorable(name)]
+    if unexpected:
+        raise UserError(
+            f"{stored[unexpected[0]].file}: tensor {unexpected[0]} is unexpected"
+            f"{_and_more(unexpected)} for {model.config.architecture} as config.json describes it"
+        )
+    shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    for name, slot in slots.items():
+        expected = (slot.rows, *shapes[slot.parameter][1:])
+        if stored[name].shape != expected:
+            raise UserError(
+                f"{stored[name].file}: tensor {name} has shape {list(stored[name].shape)}, "
+                f"but config.json asks for {list(expected)}"
+            )
+
+
+def _groups(stored: dict[str, _Stored], slots: dict[str, WeightSlot]) -> list[list[str]]:
+    """Tensor names in file order, cut where the file changes or enough bytes have been mapped."""
+    groups: list[list[str]] = []
+    size = 0
+    for name in sorted((name for name in slots), key=lambda name: (stored[name].file, name)):
+        fits = groups and stored[groups[-1][0]].file == stored[name].file
+        if not fits or size + stored[name].nbytes > _REMAP_BYTES:
+            groups.append([])
+            size = 0
+        groups[-1].append(name)
+        size += stored[name].nbytes
+    return groups
+
+
+def _and_more(names: list[str]) -> str:
+    return f" (and {len(names) - 1} more)" if len(names) > 1 else ""
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

@@ -1,0 +1,85 @@
+"""What every attention backend is given and must do.
+
+One ``AttentionPlan`` describes the step; a backend turns it into the callable that each layer
+calls. The contract that makes prefix sharing work: inside a layer, K/V of *all* tokens of the step
+are written before any are read, because one request may read blocks that another fills right now.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...models.decoder import Attend
+from ...plan import Plan
+from ..kv_cache import KVCache
+
+
+@dataclass(frozen=True, slots=True)
+class RowSpan:
+    """One row of the step: ``count`` query tokens from packed index ``first``.
+
+    Its request's context is ``length`` tokens long once they are written, and lives in ``blocks``
+    (int64, one block id per ``block_size`` tokens, the last perhaps part full). Query ``i`` of the
+    row is at position ``length - count + i`` and attends to the positions up to its own.
+    """
+
+    first: int
+    count: int
+    length: int
+    blocks: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionPlan:
+    """A step as attention sees it, built once and used by every layer.
+
+    ``slots [N]`` (int64, on the device) says where each packed token's K/V go.
+    """
+
+    rows: list[RowSpan]
+    slots: Tensor
+
+
+class AttentionBackend(Protocol):
+    """Makes the attention callable of a step."""
+
+    name: ClassVar[str]
+
+    def prepare(self, plan: AttentionPlan, cache: KVCache) -> Attend:
+        """Do the work that all layers share, and return what each layer calls."""
+        ...
+
+
+def row_spans(plan: Plan, block_size: int) -> list[RowSpan]:
+    """The rows of ``plan``, packed in order."""
+    spans: list[RowSpan] = []
+    first = 0
+    for row in plan.rows:
+        used = -(-row.end // block_size)
+        blocks = np.asarray(row.request.block_table[:used], dtype=np.int64)
+        spans.append(RowSpan(first, row.count, row.end, blocks))
+        first += row.count
+    return spans
+
+
+def token_slots(spans: list[RowSpan], block_size: int) -> np.ndarray:
+    """Slot of every packed token, int64 ``[N]``."""
+    parts: list[np.ndarray] = []
+    for span in spans:
+        positions = np.arange(span.length - span.count, span.length)
+        parts.append(span.blocks[positions // block_size] * block_size + positions % block_size)
+    return np.concatenate(parts)
+
+
+def causal_mask(count: int, length: int, device: torch.device) -> Tensor:
+    """Bool ``[count, length]``, true where query ``i`` sees key ``j``.
+
+    Aligned bottom-right: the last query sees all keys. ``is_causal`` of PyTorch's attention is
+    aligned top-left, so it is right only where ``count == length``.
+    """
+    keys = torch.arange(length, device=device)
+    queries = torch.arange(length - count, length, device=device)
+    return keys[None, :] <= queries[:, None]

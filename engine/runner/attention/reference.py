@@ -1,0 +1,49 @@
+"""Attention written to be obviously right: one request at a time, float32, no kernels.
+
+The oracle that other backends are tested against; slow on purpose.
+"""
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ...models.decoder import Attend
+from ..kv_cache import KVCache
+from .base import AttentionPlan, causal_mask
+
+
+class ReferenceAttention:
+    """Gathers each request's K/V slot by slot and does the textbook formula."""
+
+    name: ClassVar[str] = "reference"
+
+    def prepare(self, plan: AttentionPlan, cache: KVCache) -> Attend:
+        device, size = cache.device, cache.block_size
+        context_slots: list[Tensor] = []
+        for row in plan.rows:
+            blocks = torch.from_numpy(row.blocks).to(device)
+            positions = torch.arange(row.length, device=device)
+            context_slots.append(blocks[positions // size] * size + positions % size)
+        masks = [causal_mask(row.count, row.length, device) for row in plan.rows]
+        group = cache.num_heads // cache.num_kv_heads
+
+        def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            cache.write(layer, plan.slots, k, v)
+            keys, values = cache.keys[layer].flatten(0, 1), cache.values[layer].flatten(0, 1)
+            out = torch.empty_like(q)
+            for row, slots, mask in zip(plan.rows, context_slots, masks, strict=True):
+                mine = slice(row.first, row.first + row.count)
+                out[mine] = _attention(q[mine], keys[slots], values[slots], mask, group)
+            return out
+
+        return attend
+
+
+def _attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, group: int) -> Tensor:
+    """``q [T, H, D]`` against ``k, v [L, H / group, D]`` where ``mask [T, L]``: ``[T, H, D]``."""
+    k = k.float().repeat_interleave(group, dim=1)
+    v = v.float().repeat_interleave(group, dim=1)
+    scores = torch.einsum("thd,lhd->htl", q.float(), k) * q.shape[-1] ** -0.5
+    weights = scores.masked_fill(~mask, float("-inf")).softmax(dim=-1)
+    return torch.einsum("htl,lhd->thd", weights, v).to(q.dtype)

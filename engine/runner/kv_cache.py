@@ -1,0 +1,128 @@
+"""The paged KV cache: tensors that hold keys and values by block, and how many blocks to have.
+
+Owns the memory and its size. Which block belongs to whom is the scheduler's business.
+"""
+
+import os
+import re
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..errors import UserError
+from ..models.config import ModelConfig
+
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+_BINARY_UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+_SIZE = re.compile(r"([0-9]*\.?[0-9]+)\s*(?:([KMGT])(I?)B?|B)?", re.IGNORECASE)
+
+_CPU_SHARE, _CPU_LIMIT = 0.25, 4 << 30  # of the machine's memory; bytes
+_CPU_CONTEXTS = 8  # more full-length requests than this rarely run on a CPU
+_CUDA_SHARE = 0.8  # of what is free once the weights are there; the rest is for activations
+_OTHER_LIMIT = 1 << 30
+
+
+class KVCache:
+    """Keys and values of every layer, by block.
+
+    ``keys[layer]`` and ``values[layer]`` are ``[num_blocks, block_size, kv_heads, head_dim]``. Slot
+    ``s`` is position ``s % block_size`` of block ``s // block_size``.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        *,
+        num_blocks: int,
+        block_size: int,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        self.num_blocks, self.block_size = num_blocks, block_size
+        self.dtype, self.device = dtype, device
+        self.num_heads = config.num_heads
+        self.num_kv_heads, self.head_dim = config.num_kv_heads, config.head_dim
+        shape = (num_blocks, block_size, config.num_kv_heads, config.head_dim)
+        try:
+            # Zeroed pages cost nothing until they are touched, and hold no stray NaN.
+            pairs = [
+                (
+                    torch.zeros(shape, dtype=dtype, device=device),
+                    torch.zeros(shape, dtype=dtype, device=device),
+                )
+                for _ in range(config.num_layers)
+            ]
+        except RuntimeError as error:
+            need = num_blocks * bytes_per_block(config, block_size, dtype)
+            raise UserError(
+                f"the KV cache needs {need / 1e9:.1f} GB on {device} for {num_blocks} blocks of "
+                f"{block_size} tokens, and that could not be allocated; use a smaller --kv-memory"
+            ) from error
+        self.keys = [pair[0] for pair in pairs]
+        self.values = [pair[1] for pair in pairs]
+
+    def write(self, layer: int, slots: Tensor, k: Tensor, v: Tensor) -> None:
+        """Store ``k`` and ``v`` ``[N, kv_heads, head_dim]`` in ``slots [N]`` int64."""
+        self.keys[layer].flatten(0, 1).index_copy_(0, slots, k)
+        self.values[layer].flatten(0, 1).index_copy_(0, slots, v)
+
+
+def bytes_per_block(config: ModelConfig, block_size: int, dtype: torch.dtype) -> int:
+    """Bytes of keys and values of one block over all layers."""
+    per_token = 2 * config.num_layers * config.num_kv_heads * config.head_dim * dtype.itemsize
+    return per_token * block_size
+
+
+def parse_memory(text: str) -> int:
+    """Bytes in ``"512MB"``, ``"2GiB"``, ``"1.5G"`` or ``"1000000"``; UserError for others."""
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise UserError(
+            f"--kv-memory is {text!r}; give a size such as 512MB, 2GiB or 1.5GB (B, KB, MB, GB, TB)"
+        )
+    number, unit, binary = match.groups()
+    scale = (_BINARY_UNITS if binary else _UNITS)[(unit or "").upper()]
+    return int(float(number) * scale)
+
+
+def blocks_in(memory: int, config: ModelConfig, block_size: int, dtype: torch.dtype) -> int:
+    """Blocks that ``memory`` bytes hold; UserError where that is none."""
+    each = bytes_per_block(config, block_size, dtype)
+    if memory < each:
+        raise UserError(
+            f"--kv-memory of {memory} bytes holds no block: one of {block_size} tokens takes {each}"
+        )
+    return memory // each
+
+
+def default_blocks(
+    config: ModelConfig, block_size: int, dtype: torch.dtype, device: torch.device
+) -> int:
+    """Blocks to have when nobody said.
+
+    CUDA: 80 % of the memory that is free now, so call it once the weights are loaded. CPU: a
+    quarter of the machine's memory, at most 4 GiB, and no more than eight requests of full length.
+    """
+    if device.type == "cuda":
+        return blocks_in(
+            int(torch.cuda.mem_get_info(device)[0] * _CUDA_SHARE), config, block_size, dtype
+        )
+    limit = _OTHER_LIMIT
+    if device.type == "cpu":
+        limit = min(_CPU_LIMIT, int(_machine_memory() * _CPU_SHARE))
+    wanted = _CPU_CONTEXTS * -(-config.max_context // block_size)
+    return min(wanted, blocks_in(limit, config, block_size, dtype))
+
+
+def _machine_memory() -> int:
+    """Bytes of memory this process may use: the machine's, or its container's limit."""
+    try:
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # no sysconf: assume a small machine
+        total = 8 << 30
+    try:
+        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
+        return min(total, int(limit))
+    except (OSError, ValueError):  # no cgroup, or "max"
+        return total
