@@ -17,6 +17,7 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     max_batch_tokens: int = 512
     max_running_requests: int = 256
     max_model_len: int = 2048
+    vocab_size: int = 0  # 0: not known, token ids are not checked
     eos_token_ids: tuple[int, ...] = ()
     schedule_policy: str = "fcfs"
     eviction_policy: str = "lru"

@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-import msgspec
-
 from .request import Request
+from .sampling import TokenLogprobs
 
 
 @dataclass(slots=True, frozen=True)
@@ -37,13 +36,6 @@ class Plan:
     @property
     def num_tokens(self) -> int:
         return sum(row.count for row in self.rows)
-
-
-class TokenLogprobs(msgspec.Struct, frozen=True, array_like=True):
-    """Log-probability of the chosen token, and the likeliest ones as ``(token, logprob)``."""
-
-    logprob: float
-    top: list[tuple[int, float]] = []
 
 
 @dataclass(slots=True, frozen=True)

@@ -6,7 +6,7 @@ The scheduler owns every field here; runners and screens only read them.
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from .sampling import SamplingParams
+from .sampling import SamplingParams, TokenLogprobs
 
 
 class Status(StrEnum):
@@ -45,6 +45,7 @@ class Request:
     cached_tokens: int = 0  # prefix hit of the first admission: KV that never had to be computed
     preemptions: int = 0
     chunks_done: int = 0  # prefill chunks since the last admission
+    logprobs: list[TokenLogprobs] = field(default_factory=list)  # one an output token, if asked for
     finish_reason: FinishReason | None = None
     message: str = ""  # why it ended, for `error`
 

@@ -1,4 +1,7 @@
-"""How a request wants its next tokens chosen. Parameters only; the sampler lives in ``runner``."""
+"""How a request wants its next tokens chosen, and what it may ask to know about them.
+
+Parameters and results only; the sampler lives in ``runner``.
+"""
 
 import msgspec
 
@@ -38,3 +41,10 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     @property
     def greedy(self) -> bool:
         return self.temperature == 0
+
+
+class TokenLogprobs(msgspec.Struct, frozen=True, array_like=True):
+    """Log-probability of the chosen token, and the likeliest ones as ``(token, logprob)``."""
+
+    logprob: float
+    top: list[tuple[int, float]] = []

@@ -1,0 +1,376 @@
+"""The one reducer: `EngineState` is what the events say, and all that a screen ever reads.
+
+`apply` takes records in order; after each, the state equals what the engine itself holds
+(`audit.py` checks it in tests). Plain data throughout, so a state can be sent, stored and compared.
+"""
+
+from array import array
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+
+from . import events as ev
+from .blocks import BlockState
+from .config import EngineConfig
+from .request import Status
+from .sampling import SamplingParams, TokenLogprobs
+
+RETAIN_FINISHED = 1000  # ended requests kept for the eye; older ones are forgotten
+ROOT = 0
+NOBODY = -1
+
+
+class RequestState(msgspec.Struct):
+    """One request as the screens see it. Times are on the engine's clock, in seconds."""
+
+    id: int
+    tokens: list[int]
+    prompt_len: int
+    params: SamplingParams
+    submitted_step: int
+    submitted_at: float
+    status: Status = Status.WAITING
+    computed: int = 0
+    block_table: list[int] = []
+    cached_tokens: int = 0
+    recomputed_hits: int = 0  # tokens found again after a preemption: no real hits
+    preemptions: int = 0
+    chunk: int = 0
+    chunks: int = 0
+    first_token_at: float | None = None
+    finished_at: float | None = None
+    finished_step: int | None = None
+    finish_reason: str = ""
+    message: str = ""
+    logprobs: list[TokenLogprobs | None] = []
+
+    @property
+    def output(self) -> list[int]:
+        return self.tokens[self.prompt_len :]
+
+    @property
+    def live(self) -> bool:
+        return self.status is not Status.FINISHED
+
+
+class NodeState(msgspec.Struct):
+    """A node of the radix tree; ``start`` is the position of its first token in the prefix."""
+
+    id: int
+    parent: int
+    start: int
+    created: int
+    tokens: list[int] = []
+    blocks: list[int] = []
+    children: list[int] = []
+    refs: int = 0
+    pinned_children: int = 0
+    hits: int = 0
+    last_used: int = 0
+
+    @property
+    def pinned(self) -> bool:
+        return self.refs > 0 or self.pinned_children > 0
+
+
+class RowState(msgspec.Struct, frozen=True):
+    """One line of the current batch; ``chunk`` of ``chunks`` is 0 of 0 for a decode."""
+
+    req: int
+    start: int
+    count: int
+    chunk: int = 0
+    chunks: int = 0
+
+    @property
+    def decode(self) -> bool:
+        return self.chunks == 0
+
+
+class EngineState:
+    """Queues, requests, blocks and tree, rebuilt from events alone.
+
+    ``rows`` is the batch of the latest step, ``notes`` its decisions with their reasons, and
+    ``scheduled_tokens`` counts every token ever given to the runner.
+    """
+
+    def __init__(self, config: EngineConfig) -> None:
+        self.config = config
+        self.step = 0
+        self.now = 0.0
+        self.requests: dict[int, RequestState] = {}
+        self.waiting: list[int] = []
+        self.running: list[int] = []
+        self.finished: list[int] = []
+        self.block_state = bytearray(config.num_blocks)
+        self.block_owner = array("i", [NOBODY]) * config.num_blocks  # node if cached, else request
+        self.nodes: dict[int, NodeState] = {ROOT: NodeState(ROOT, NOBODY, 0, 0)}
+        self.free = config.num_blocks
+        self.evictable = 0
+        self.rows: list[RowState] = []
+        self.notes: list[ev.AnyEvent] = []
+        self.began: ev.StepBegan | None = None
+        self.step_seconds = 0.0
+        self.timings: dict[str, float] = {}
+        self.scheduled_tokens = 0
+        self.prompt_tokens = 0
+        self.cached_prompt_tokens = 0
+        self.sampled_tokens = 0
+        self.preemptions = 0
+        self.evicted_blocks = 0
+
+    # --- reading ---------------------------------------------------------------------------------
+
+    @property
+    def cached(self) -> int:
+        """Blocks in the tree, held or not."""
+        return sum(1 for state in self.block_state if state == BlockState.CACHED)
+
+    def refs(self, block: int) -> int:
+        """How many live block tables contain ``block``."""
+        state = self.block_state[block]
+        if state == BlockState.CACHED:
+            return self.nodes[self.block_owner[block]].refs
+        return int(state == BlockState.PRIVATE)
+
+    def nodes_of(self, request: RequestState) -> list[NodeState]:
+        """The tree nodes whose blocks ``request`` holds, from the root down."""
+        found: list[NodeState] = []
+        i = 0
+        while i < len(request.block_table):
+            block = request.block_table[i]
+            if self.block_state[block] == BlockState.CACHED:
+                found.append(self.nodes[self.block_owner[block]])
+                i += len(found[-1].blocks)
+            else:
+                i += 1
+        return found
+
+    def holders(self, block: int) -> list[int]:
+        """The requests whose block table contains ``block``."""
+        return [r for r in self.running if block in self.requests[r].block_table]
+
+    def walk(self, node: int = ROOT) -> Iterator[NodeState]:
+        """The subtree below ``node`` (itself not included), depth first in order of creation."""
+        for child in self.nodes[node].children:
+            yield self.nodes[child]
+            yield from self.walk(child)
+
+    # --- reducing --------------------------------------------------------------------------------
+
+    def apply(self, record: ev.StepRecord) -> None:
+        """Take in one record. Records come in order, none missing."""
+        self.step = record.step
+        self.now = record.t
+        for event in record.events:
+            _APPLY[type(event)](self, event)
+        self.now = record.t + record.seconds
+        if record.timings:
+            self.step_seconds = record.seconds
+            self.timings = record.timings
+
+    def _step_began(self, e: ev.StepBegan) -> None:
+        self.began = e
+        self.rows = []
+        self.notes = []
+
+    def _submitted(self, e: ev.Submitted) -> None:
+        self.requests[e.req] = RequestState(
+            e.req, list(e.prompt), len(e.prompt), e.params, self.step, self.now
+        )
+        self.waiting.append(e.req)
+
+    def _note(self, e: ev.AnyEvent) -> None:
+        self.notes.append(e)
+
+    def _admitted(self, e: ev.Admitted) -> None:
+        request = self.requests[e.req]
+        self.waiting.remove(e.req)
+        self.running.append(e.req)
+        request.status = Status.PREFILLING
+        request.block_table = list(e.blocks)
+        request.computed = e.cached_tokens
+        if e.recompute:
+            request.recomputed_hits += e.cached_tokens
+        else:
+            request.cached_tokens = e.cached_tokens
+            self.prompt_tokens += request.prompt_len
+            self.cached_prompt_tokens += e.cached_tokens
+        for node in self.nodes_of(request):
+            node.hits += 1
+            node.last_used = self.step
+            self._hold(node)
+        self.notes.append(e)
+
+    def _scheduled(self, e: ev.Scheduled) -> None:
+        request = self.requests[e.req]
+        request.computed = e.start + e.count
+        request.chunk, request.chunks = e.chunk, e.chunks
+        self.scheduled_tokens += e.count
+        self.rows.append(RowState(e.req, e.start, e.count, e.chunk, e.chunks))
+
+    def _decoding(self, e: ev.Decoding) -> None:
+        decodes = []
+        for req in e.reqs:
+            request = self.requests[req]
+            decodes.append(RowState(req, request.computed, 1))
+            request.computed += 1
+        self.scheduled_tokens += len(e.reqs)
+        self.rows[:0] = decodes
+
+    def _preempted(self, e: ev.Preempted) -> None:
+        request = self.requests[e.req]
+        self.running.remove(e.req)
+        self.waiting.insert(0, e.req)
+        request.status = Status.PREEMPTED
+        request.preemptions += 1
+        request.chunk = request.chunks = 0
+        self.preemptions += 1
+        self.notes.append(e)
+
+    def _sampled(self, e: ev.Sampled) -> None:
+        for i, (req, token) in enumerate(zip(e.reqs, e.tokens, strict=True)):
+            request = self.requests[req]
+            request.tokens.append(token)
+            request.status = Status.DECODING
+            if e.logprobs:
+                request.logprobs.append(e.logprobs[i])
+            if request.first_token_at is None:
+                request.first_token_at = self.now
+        self.sampled_tokens += len(e.reqs)
+
+    def _finished(self, e: ev.Finished) -> None:
+        request = self.requests[e.req]
+        queue = self.running if e.req in self.running else self.waiting
+        queue.remove(e.req)
+        request.status = Status.FINISHED
+        request.finish_reason, request.message = e.reason, e.message
+        request.finished_at, request.finished_step = self.now, self.step
+        self.finished.append(e.req)
+        if len(self.finished) > RETAIN_FINISHED:
+            del self.requests[self.finished.pop(0)]
+        self.notes.append(e)
+
+    def _allocated(self, e: ev.Allocated) -> None:
+        self.requests[e.req].block_table += e.blocks
+        for block in e.blocks:
+            self.block_state[block] = BlockState.PRIVATE
+            self.block_owner[block] = e.req
+        self.free -= len(e.blocks)
+
+    def _released(self, e: ev.Released) -> None:
+        request = self.requests[e.req]
+        for node in self.nodes_of(request):
+            node.last_used = self.step
+            self._let_go(node)
+        self._to_free(e.freed)
+        request.block_table = []
+        request.computed = 0
+
+    def _inserted(self, e: ev.Inserted) -> None:
+        parent = self.nodes[e.parent]
+        start = parent.start + len(parent.tokens)
+        node = NodeState(e.node, e.parent, start, self.step, list(e.tokens), last_used=self.step)
+        self.nodes[e.node] = node
+        parent.children.append(e.node)
+        self._publish(node, e.blocks)
+        self.evictable += len(e.blocks)
+        self._hold(node)
+
+    def _extended(self, e: ev.Extended) -> None:
+        node = self.nodes[e.node]
+        node.tokens += e.tokens
+        node.last_used = self.step
+        self._publish(node, e.blocks)
+
+    def _publish(self, node: NodeState, blocks: list[int]) -> None:
+        node.blocks += blocks
+        for block in blocks:
+            self.block_state[block] = BlockState.CACHED
+            self.block_owner[block] = node.id
+
+    def _split(self, e: ev.Split) -> None:
+        node = self.nodes[e.node]
+        parent = self.nodes[node.parent]
+        keep = e.tokens // self.config.block_size
+        upper = NodeState(
+            id=e.upper,
+            parent=node.parent,
+            start=node.start,
+            created=node.created,
+            tokens=node.tokens[: e.tokens],
+            blocks=node.blocks[:keep],
+            children=[node.id],
+            refs=node.refs,
+            pinned_children=int(node.pinned),
+            hits=node.hits,
+            last_used=node.last_used,
+        )
+        self.nodes[e.upper] = upper
+        parent.children[parent.children.index(node.id)] = e.upper
+        node.parent = e.upper
+        node.start += e.tokens
+        node.tokens = node.tokens[e.tokens :]
+        node.blocks = node.blocks[keep:]
+        for block in upper.blocks:
+            self.block_owner[block] = e.upper
+
+    def _evicted(self, e: ev.Evicted) -> None:
+        node = self.nodes[e.node]
+        keep = len(node.blocks) - len(e.blocks)
+        del node.blocks[keep:]
+        del node.tokens[keep * self.config.block_size :]
+        if not node.blocks:
+            self.nodes[node.parent].children.remove(node.id)
+            del self.nodes[node.id]
+        self.evictable -= len(e.blocks)
+        self.evicted_blocks += len(e.blocks)
+        self._to_free(e.blocks)
+        self.notes.append(e)
+
+    def _to_free(self, blocks: list[int]) -> None:
+        for block in blocks:
+            self.block_state[block] = BlockState.FREE
+            self.block_owner[block] = NOBODY
+        self.free += len(blocks)
+
+    # A node is pinned while it or anything below it is held; `evictable` counts unpinned blocks.
+
+    def _hold(self, node: NodeState) -> None:
+        was_pinned = node.pinned
+        node.refs += 1
+        while not was_pinned and node.id != ROOT:
+            self.evictable -= len(node.blocks)
+            node = self.nodes[node.parent]
+            was_pinned = node.pinned
+            node.pinned_children += 1
+
+    def _let_go(self, node: NodeState) -> None:
+        node.refs -= 1
+        while not node.pinned and node.id != ROOT:
+            self.evictable += len(node.blocks)
+            node = self.nodes[node.parent]
+            node.pinned_children -= 1
+
+
+_APPLY: dict[type, Callable[[EngineState, Any], None]] = {
+    ev.Submitted: EngineState._submitted,
+    ev.Refused: EngineState._note,
+    ev.Deferred: EngineState._note,
+    ev.Admitted: EngineState._admitted,
+    ev.Scheduled: EngineState._scheduled,
+    ev.Decoding: EngineState._decoding,
+    ev.Starved: EngineState._note,
+    ev.Preempted: EngineState._preempted,
+    ev.Sampled: EngineState._sampled,
+    ev.Finished: EngineState._finished,
+    ev.Allocated: EngineState._allocated,
+    ev.Released: EngineState._released,
+    ev.Inserted: EngineState._inserted,
+    ev.Extended: EngineState._extended,
+    ev.Split: EngineState._split,
+    ev.Evicted: EngineState._evicted,
+    ev.StepBegan: EngineState._step_began,
+    ev.StepFailed: EngineState._note,
+}
