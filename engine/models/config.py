@@ -5,12 +5,12 @@ exactly is refused here by name. Leaves building the network to ``decoder`` and 
 ``weights``. No torch.
 """
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
+from .files import read_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,21 +103,6 @@ class ModelConfig:
                 f"--max-model-len is {max_model_len}, but the model was made for "
                 f"{self.max_position} tokens; use {self.max_position} or less"
             )
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in ``path``; UserError when it is missing or not one."""
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(
-            f"{path} is missing; a model directory needs config.json and *.safetensors"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} is not readable JSON ({error}); fetch the model again") from error
-    if not isinstance(data, dict):
-        raise UserError(f"{path} holds a {type(data).__name__}, not a JSON object")
-    return data
 
 
 def read_config(directory: Path) -> ModelConfig:

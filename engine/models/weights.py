@@ -1,6 +1,6 @@
 """Safetensors into a decoder, one tensor at a time, with no second copy of the model in memory.
 
-Owns finding the shard files, checking names and shapes, and streaming. The module is built on the
+Owns checking names and shapes, and streaming. The module is built on the
 ``meta`` device, its parameters are allocated once in their final dtype and place, and every
 checkpoint tensor is copied into its slice. Pickle weights are never read.
 """
@@ -15,14 +15,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from ..errors import UserError
-from .config import read_json
 from .decoder import Decoder, WeightSlot
+from .files import weight_files
 
 # Pages of a memory-mapped file count as resident until it is unmapped, so a file is opened anew
 # after this many bytes: the copy in progress is all that exists twice.
 _REMAP_BYTES = 64 << 20
-
-INDEX_NAME = "model.safetensors.index.json"
 
 
 @dataclass(slots=True)
@@ -32,35 +30,6 @@ class _Stored:
     file: Path
     shape: tuple[int, ...]
     nbytes: int
-
-
-def weight_files(directory: Path) -> list[Path]:
-    """The safetensors files of a model directory, in name order.
-
-    Raises UserError where there are none, saying so when only pickle weights are there, and where
-    the shard index names a file that is missing.
-    """
-    index = directory / INDEX_NAME
-    if index.exists():
-        mapped = read_json(index).get("weight_map")
-        if not isinstance(mapped, dict):
-            raise UserError(f"{index} has no weight_map; fetch the model again")
-        names = sorted({str(name) for name in mapped.values()})
-        for name in names:
-            # A plain name only: an index must not reach outside its own directory.
-            if Path(name).name != name or not (directory / name).exists():
-                raise UserError(f"{directory / name} is missing, though {INDEX_NAME} names it")
-        return [directory / name for name in names]
-    files = sorted(directory.glob("*.safetensors"))
-    if files:
-        return files
-    pickled = sorted([*directory.glob("*.bin"), *directory.glob("*.pt"), *directory.glob("*.pth")])
-    if pickled:
-        raise UserError(
-            f"{directory} holds only pickle weights ({pickled[0].name}), which can run code when "
-            "read and are refused; convert them to .safetensors"
-        )
-    raise UserError(f"{directory} holds no *.safetensors weights; fetch the model again")
 
 
 def load_weights(

@@ -125,9 +125,9 @@ def prefill_logits(
     """Logits ``[vocab]`` after ``tokens``, computed ``chunk_size`` tokens a step."""
     tables = tables or Tables(runner)
     request = Request(0, list(tokens), GREEDY)
+    logits = torch.empty(0)
     while request.remaining > 0:
-        row = chunk(tables, request, chunk_size)
-        logits = runner.logits(Plan(0, [row]))
+        logits = runner.logits(Plan(0, [chunk(tables, request, chunk_size)]))
     return logits[0]
 
 

