@@ -19,11 +19,16 @@ $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "minisgl-tui needs Python 3.11 or newer; set PYTHON=python3.x")'
 	$(PYTHON) -m venv $(VENV)
 
+# Where the type checker finds `minisgl_tui.*`: it does not follow setuptools' package-dir.
+$(VENV)/typing: | $(VENV)/bin/python
+	mkdir -p $@/minisgl_tui
+	for package in engine tui demos; do ln -sfn ../../../$$package $@/minisgl_tui/$$package; done
+
 $(VENV)/installed: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --editable .
 	@touch $@
 
-$(VENV)/installed-dev: pyproject.toml | $(VENV)/bin/python
+$(VENV)/installed-dev: pyproject.toml | $(VENV)/bin/python $(VENV)/typing
 	$(BIN)/python -m pip install --editable '.[dev]'
 	@touch $@ $(VENV)/installed
 

@@ -1,8 +1,8 @@
 """Does the engine's bookkeeping add up, and does the picture equal it?
 
 Brute force on purpose: everything the core keeps incrementally is counted afresh here. Tests call
-`audit` and `compare` after every step; both return findings instead of raising, so that a screen can
-show them too.
+`audit` and `compare` after every step; both return findings instead of raising, so that a screen
+can show them too.
 """
 
 from collections import Counter
@@ -98,6 +98,7 @@ def compare(engine: Engine, state: EngineState) -> list[str]:
         "running": ([r.id for r in engine.scheduler.running], state.running),
         "block states": (engine.cache.pool.state, state.block_state),
         "free": (engine.cache.free, state.free),
+        "cached": (len(engine.cache.tree.node_of), state.cached),
         "evictable": (engine.cache.evictable, state.evictable),
         "nodes": (
             sorted(n.id for n in engine.cache.tree.nodes()),
@@ -135,7 +136,9 @@ def _compare_node(node: Node, state: EngineState) -> list[str]:
         for name in names
         if getattr(node, name) != getattr(seen, name)
     ]
-    if seen.parent != parent or sorted(c.id for c in node.children.values()) != sorted(seen.children):
+    if seen.parent != parent or sorted(c.id for c in node.children.values()) != sorted(
+        seen.children
+    ):
         found.append(f"node {node.id} is linked differently in the picture")
     if any(state.block_owner[block] != node.id for block in node.blocks):
         found.append(f"node {node.id}: the picture's blocks belong elsewhere")

@@ -46,7 +46,7 @@ class PrefixCache:
         return self.pool.num_free + self.tree.evictable_blocks
 
     def match(self, request: Request) -> Match:
-        """The cached prefix of what ``request`` knows; at least its last token is left to compute."""
+        """The cached prefix of what ``request`` knows, leaving it at least one token to compute."""
         return self.tree.match(request.tokens, (len(request.tokens) - 1) // self.block_size)
 
     def admit(self, request: Request, match: Match) -> int:

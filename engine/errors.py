@@ -1,7 +1,8 @@
 """Errors a person can act on.
 
 Every message is one line that says what was given, what was expected and what to do. The command
-line prints it and exits with 2; the screens show it in a panel. Anything else that escapes is a bug.
+line prints it and exits with 2; the screens show it in a panel. Anything else that escapes is a
+bug.
 """
 
 

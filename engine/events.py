@@ -27,7 +27,7 @@ class Event(msgspec.Struct, frozen=True, gc=False, tag_field="k", tag=_kind):
 # --- the life of a request -----------------------------------------------------------------------
 
 
-class Submitted(Event):
+class Submitted(Event, frozen=True):
     """A request joined the tail of the waiting queue."""
 
     req: int
@@ -35,7 +35,7 @@ class Submitted(Event):
     params: SamplingParams
 
 
-class Refused(Event):
+class Refused(Event, frozen=True):
     """A request that can never run; `Finished` with ``error`` follows. Numbers are tokens."""
 
     req: int
@@ -44,7 +44,7 @@ class Refused(Event):
     limit: int
 
 
-class Deferred(Event):
+class Deferred(Event, frozen=True):
     """The head of the waiting queue was not admitted, and ``behind`` others wait behind it.
 
     ``why`` is ``no_blocks`` (need > free + evictable - promised, in blocks), ``no_budget`` (the
@@ -62,7 +62,7 @@ class Deferred(Event):
     behind: int
 
 
-class Admitted(Event):
+class Admitted(Event, frozen=True):
     """A waiting request runs from now on. ``blocks`` of the tree, down to ``node``, are its first.
 
     ``recompute`` tells a hit after preemption from a real one.
@@ -79,8 +79,8 @@ class Admitted(Event):
     recompute: bool = False
 
 
-class Scheduled(Event):
-    """A prefill chunk: ``count`` tokens from ``start``; chunk ``chunk`` of (as it looks) ``chunks``."""
+class Scheduled(Event, frozen=True):
+    """A prefill chunk: ``count`` tokens from ``start``; number ``chunk`` of about ``chunks``."""
 
     req: int
     start: int
@@ -89,13 +89,13 @@ class Scheduled(Event):
     chunks: int
 
 
-class Decoding(Event):
+class Decoding(Event, frozen=True):
     """The requests that decode one token each in this step, in batch order."""
 
     reqs: list[int]
 
 
-class Starved(Event):
+class Starved(Event, frozen=True):
     """A running request got nothing this step: ``why`` is ``no_budget``."""
 
     req: int
@@ -103,11 +103,11 @@ class Starved(Event):
     need: int
 
 
-class Preempted(Event):
+class Preempted(Event, frozen=True):
     """``req`` gave its blocks back, to be recomputed later from the head of the queue.
 
-    ``for_req`` needed ``need`` blocks with ``free`` and ``evictable`` at hand; ``lost_tokens`` of KV
-    left the table (what is in the tree may be hit again).
+    ``for_req`` needed ``need`` blocks with ``free`` and ``evictable`` at hand; the KV of
+    ``lost_tokens`` left the table (what is in the tree may be hit again).
     """
 
     req: int
@@ -118,7 +118,7 @@ class Preempted(Event):
     lost_tokens: int
 
 
-class Sampled(Event):
+class Sampled(Event, frozen=True):
     """One new token for each request whose row ended in this step."""
 
     reqs: list[int]
@@ -126,8 +126,8 @@ class Sampled(Event):
     logprobs: list[TokenLogprobs | None] = []
 
 
-class Finished(Event):
-    """The request ended: ``stop``, ``length``, ``abort`` or ``error`` (then ``message`` says why)."""
+class Finished(Event, frozen=True):
+    """The request ended: ``stop``, ``length``, ``abort``, or ``error`` with a ``message``."""
 
     req: int
     reason: str
@@ -137,15 +137,15 @@ class Finished(Event):
 # --- blocks --------------------------------------------------------------------------------------
 
 
-class Allocated(Event):
-    """``blocks`` left the free list for the end of a request's block table. ``free``: what is left."""
+class Allocated(Event, frozen=True):
+    """``blocks`` went from the free list to the end of a block table; ``free`` are left."""
 
     req: int
     blocks: list[int]
     free: int
 
 
-class Released(Event):
+class Released(Event, frozen=True):
     """A request let go of its whole table: ``freed`` were its own, ``cached`` stay in the tree."""
 
     req: int
@@ -156,7 +156,7 @@ class Released(Event):
 # --- the radix tree ------------------------------------------------------------------------------
 
 
-class Inserted(Event):
+class Inserted(Event, frozen=True):
     """A new node under ``parent``: ``blocks`` of request ``req`` are shareable from now on."""
 
     req: int
@@ -166,7 +166,7 @@ class Inserted(Event):
     blocks: list[int]
 
 
-class Extended(Event):
+class Extended(Event, frozen=True):
     """A leaf that only ``req`` holds grew by ``blocks``."""
 
     req: int
@@ -175,15 +175,15 @@ class Extended(Event):
     blocks: list[int]
 
 
-class Split(Event):
-    """``node`` kept its tail; its first ``tokens`` tokens moved to the new node ``upper`` above it."""
+class Split(Event, frozen=True):
+    """The first ``tokens`` tokens of ``node`` moved to the new node ``upper`` above it."""
 
     node: int
     upper: int
     tokens: int
 
 
-class Evicted(Event):
+class Evicted(Event, frozen=True):
     """``blocks`` left the tail of the leaf ``node`` for the free list; a node left empty is gone.
 
     ``why`` is ``capacity`` (for request ``for_req``), ``withdrawn`` (the step that was to fill them
@@ -200,7 +200,7 @@ class Evicted(Event):
 # --- the step ------------------------------------------------------------------------------------
 
 
-class StepBegan(Event):
+class StepBegan(Event, frozen=True):
     """The numbers the scheduler starts a step from. Blocks: ``free``, ``evictable``."""
 
     step: int
@@ -211,7 +211,7 @@ class StepBegan(Event):
     evictable: int
 
 
-class StepFailed(Event):
+class StepFailed(Event, frozen=True):
     """The forward pass raised; the requests of this step end with ``error``, the rest go on."""
 
     error: str
@@ -242,10 +242,11 @@ AnyEvent = (
 class StepRecord(msgspec.Struct, gc=False, kw_only=True):
     """What happened, in order, from the end of the previous record to the end of this one.
 
-    A step gives one record; so does a submission or an abort between steps, under the number of the
-    step before it. ``first`` is the number of ``events[0]`` within the step, so that every event has
-    a position ``step:event``. ``t`` is the engine clock at the start, ``seconds`` the time taken and
-    ``timings`` its parts (``schedule``, ``prepare``, ``forward``, ``sample``, ``commit``).
+    A step gives one record; so does a submission or an abort between steps, under the number of
+    the step before it. ``first`` is the number of ``events[0]`` within the step, so that every
+    event has a position ``step:event``. ``t`` is the engine clock at the start, ``seconds`` the
+    time taken and ``timings`` its parts (``schedule``, ``prepare``, ``forward``, ``sample`` and
+    ``commit``).
     """
 
     seq: int
@@ -293,7 +294,9 @@ class EventLog:
         self.step = step
         self._first = 0
 
-    def close(self, t: float, seconds: float = 0.0, timings: dict[str, float] | None = None) -> None:
+    def close(
+        self, t: float, seconds: float = 0.0, timings: dict[str, float] | None = None
+    ) -> None:
         """Hand over what has been added since the last close, if anything was."""
         events = self._events
         if not events:

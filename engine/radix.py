@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 
-from .events import Evicted, EventLog, Extended, Inserted, Split
+from .events import EventLog, Evicted, Extended, Inserted, Split
 from .policies import EvictionPolicy
 
 NO_REQUEST = -1
@@ -84,7 +84,7 @@ class Match:
 
 
 class RadixTree:
-    """Maps token prefixes to blocks of ``block_size`` tokens, evicting in the order of ``policy``."""
+    """Maps token prefixes to blocks of ``block_size`` tokens; ``policy`` orders evictions."""
 
     def __init__(self, block_size: int, policy: EvictionPolicy, log: EventLog) -> None:
         self.block_size = block_size
@@ -100,7 +100,7 @@ class RadixTree:
     # --- looking ---------------------------------------------------------------------------------
 
     def match(self, tokens: Sequence[int], max_blocks: int) -> Match:
-        """The longest cached prefix of ``tokens``, at most ``max_blocks`` blocks. Changes nothing."""
+        """The longest cached prefix of ``tokens``, up to ``max_blocks``. Changes nothing."""
         node, used = self.root, 0
         blocks: list[int] = []
         evictable = 0
@@ -164,7 +164,9 @@ class RadixTree:
                 continue
             nodes.append(node)
             i += len(node.blocks)
-        for node in reversed(nodes):  # from the leaf up, so that parents find their children unpinned
+        for node in reversed(
+            nodes
+        ):  # from the leaf up, so that parents find their children unpinned
             node.last_used = step
             self._drop_ref(node)
 
@@ -239,7 +241,9 @@ class RadixTree:
         if self.log.on:
             self.log.add(Extended(req, node.id, run, blocks))
 
-    def _add_child(self, req: int, parent: Node, run: list[int], blocks: list[int], step: int) -> None:
+    def _add_child(
+        self, req: int, parent: Node, run: list[int], blocks: list[int], step: int
+    ) -> None:
         node = self._new_node(parent, parent.start + len(parent.tokens), step)
         node.tokens, node.blocks = run, blocks
         parent.children[tuple(run[: self.block_size])] = node
@@ -292,7 +296,7 @@ class RadixTree:
         return freed
 
     def withdraw(self, blocks: Sequence[int]) -> None:
-        """Take back ``blocks``, the latest to be inserted and held by nobody: their KV is not there."""
+        """Take back ``blocks``, the latest inserted and held by nobody: their KV is not there."""
         for block in reversed(blocks):
             node = self.node_of[block]
             if not node.evictable or node.blocks[-1] != block:

@@ -13,7 +13,8 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 
     ``temperature=0`` is greedy whatever the filters say. ``top_k=0``, ``top_p=1`` and ``min_p=0``
     switch their filter off. ``seed=None`` derives one from the engine's seed and the request id, so
-    a run repeats. ``logprobs=k`` records the chosen token's log-probability and the ``k`` likeliest.
+    a run repeats. ``logprobs=k`` records the log-probability of the chosen token and the ``k``
+    likeliest.
     """
 
     temperature: float = 1.0

@@ -107,7 +107,8 @@ class EngineState:
         self.block_owner = array("i", [NOBODY]) * config.num_blocks  # node if cached, else request
         self.nodes: dict[int, NodeState] = {ROOT: NodeState(ROOT, NOBODY, 0, 0)}
         self.free = config.num_blocks
-        self.evictable = 0
+        self.cached = 0  # blocks in the tree, held or not
+        self.evictable = 0  # those of them that could be evicted now
         self.rows: list[RowState] = []
         self.notes: list[ev.AnyEvent] = []
         self.began: ev.StepBegan | None = None
@@ -121,11 +122,6 @@ class EngineState:
         self.evicted_blocks = 0
 
     # --- reading ---------------------------------------------------------------------------------
-
-    @property
-    def cached(self) -> int:
-        """Blocks in the tree, held or not."""
-        return sum(1 for state in self.block_state if state == BlockState.CACHED)
 
     def refs(self, block: int) -> int:
         """How many live block tables contain ``block``."""
@@ -289,6 +285,7 @@ class EngineState:
         for block in blocks:
             self.block_state[block] = BlockState.CACHED
             self.block_owner[block] = node.id
+        self.cached += len(blocks)
 
     def _split(self, e: ev.Split) -> None:
         node = self.nodes[e.node]
@@ -324,6 +321,7 @@ class EngineState:
         if not node.blocks:
             self.nodes[node.parent].children.remove(node.id)
             del self.nodes[node.id]
+        self.cached -= len(e.blocks)
         self.evictable -= len(e.blocks)
         self.evicted_blocks += len(e.blocks)
         self._to_free(e.blocks)

@@ -4,7 +4,6 @@ import random
 
 import msgspec
 import pytest
-
 from minisgl_tui.engine.audit import audit, compare
 from minisgl_tui.engine.config import EngineConfig
 from minisgl_tui.engine.engine import Engine
