@@ -85,6 +85,8 @@ class SimulatedRunner:
             self.kv[self._slot(row, position)] = row.request.tokens[position]
 
     def _check(self, row: Row) -> None:
+        if row.count < 1 or row.samples != (row.end == len(row.request.tokens)):
+            raise WrongRead(f"request {row.request.id}: {row.count} tokens from {row.start}, {row}")
         read = [self.kv[self._slot(row, position)] for position in range(row.end)]
         wanted = row.request.tokens[: row.end]
         if read != wanted:
