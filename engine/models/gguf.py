@@ -1,7 +1,7 @@
 """GGUF files into safetensors directories, once, through transformers' own GGUF reader.
 
-Weights are dequantized to bfloat16; config, generation config, tokenizer and chat template come from
-the file's metadata. Everything heavy is imported inside the functions.
+Weights are dequantized to bfloat16; config, generation config, tokenizer and chat template come
+from the file's metadata. Everything heavy is imported inside the functions.
 """
 
 import json

@@ -1,8 +1,8 @@
 """Models from the Hugging Face Hub, into the Hub's own cache, which other tools share.
 
-Only JSON, safetensors and tokenizer files are ever fetched; pickle weights and code are not. A small
-record in our cache says which snapshot was fetched completely, so that a later start needs no
-network, and a download cut short is never taken for a model.
+Only JSON, safetensors and tokenizer files are ever fetched; pickle weights and code are not. A
+small record in our cache says which snapshot was fetched completely, so that a later start needs
+no network, and a download cut short is never taken for a model.
 """
 
 import json

@@ -45,13 +45,10 @@ class KVCache:
         self.num_kv_heads, self.head_dim = config.num_kv_heads, config.head_dim
         shape = (num_blocks, block_size, config.num_kv_heads, config.head_dim)
         try:
-            # Zeroed pages cost nothing until they are touched, and hold no stray NaN.
-            pairs = [
-                (
-                    torch.zeros(shape, dtype=dtype, device=device),
-                    torch.zeros(shape, dtype=dtype, device=device),
-                )
-                for _ in range(config.num_layers)
+            # Not zeroed: pages then take no memory until a block is used. So what an unused slot
+            # holds is anything at all, and attention must not let it through.
+            empty = [
+                torch.empty(shape, dtype=dtype, device=device) for _ in range(2 * config.num_layers)
             ]
         except RuntimeError as error:
             need = num_blocks * bytes_per_block(config, block_size, dtype)
@@ -59,8 +56,7 @@ class KVCache:
                 f"the KV cache needs {need / 1e9:.1f} GB on {device} for {num_blocks} blocks of "
                 f"{block_size} tokens, and that could not be allocated; use a smaller --kv-memory"
             ) from error
-        self.keys = [pair[0] for pair in pairs]
-        self.values = [pair[1] for pair in pairs]
+        self.keys, self.values = empty[::2], empty[1::2]
 
     def write(self, layer: int, slots: Tensor, k: Tensor, v: Tensor) -> None:
         """Store ``k`` and ``v`` ``[N, kv_heads, head_dim]`` in ``slots [N]`` int64."""

@@ -1,0 +1,245 @@
+"""``LLM``: a model, its tokenizer and an engine in one object, for use from Python.
+
+Owns putting the parts together from plain settings. Scheduling is ``Engine``'s, which may also be
+driven directly: ``llm.engine.submit(...)`` and ``llm.engine.step()``.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from .config import EngineConfig
+from .engine import Engine
+from .errors import RequestRefused, UserError
+from .loader import describe, load_decoder
+from .model_store import Progress, no_progress, resolve
+from .models.config import ModelConfig, read_config
+from .plan import TokenLogprobs
+from .policies import EVICTION_POLICIES, SCHEDULE_POLICIES, choose
+from .request import Request
+from .runner.attention.registry import make_backend
+from .runner.device import resolve_device, resolve_dtype
+from .runner.kv_cache import KVCache, blocks_in, default_blocks, parse_memory
+from .runner.model_runner import ModelRunner
+from .sampling import SamplingParams
+from .tokenizer import Message, Tokenizer, eos_token_ids
+
+Prompt = str | list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """The answer to one prompt.
+
+    ``text`` is empty without a tokenizer. ``token_ids`` ends with the end-of-sequence token where
+    one was generated. ``cached_tokens`` of the prompt were found in the prefix cache.
+    ``finish_reason`` is ``stop``, ``length``, ``abort`` or ``error``; ``message`` says why, for
+    ``error``. ``logprobs`` has one entry per token where the parameters asked.
+    """
+
+    text: str
+    token_ids: list[int]
+    finish_reason: str
+    cached_tokens: int
+    logprobs: list[TokenLogprobs] = field(default_factory=list)
+    message: str = ""
+
+
+class LLM:
+    """A loaded model.
+
+    ``model`` is an alias, a local directory, a ``.gguf`` file or a Hub id. ``num_blocks`` or
+    ``kv_memory`` ("2GiB") sizes the KV pool, not both. ``max_model_len`` in tokens defaults to what
+    the model and the pool allow. ``skip_tokenizer`` serves a checkpoint without one: ids in, ids
+    out. ``progress`` is told about downloads, conversion and loading. Raises UserError for whatever
+    cannot be used.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        dtype: str = "auto",
+        device: str = "auto",
+        block_size: int = 16,
+        num_blocks: int | None = None,
+        kv_memory: str | None = None,
+        max_batch_tokens: int = 512,
+        max_running_requests: int = 256,
+        max_model_len: int | None = None,
+        schedule_policy: str = "fcfs",
+        eviction_policy: str = "lru",
+        attention: str = "auto",
+        seed: int = 0,
+        skip_tokenizer: bool = False,
+        progress: Progress | None = None,
+    ) -> None:
+        progress = progress or no_progress
+        # Everything that can be refused is looked at before anything slow begins.
+        if num_blocks is not None and kv_memory is not None:
+            raise UserError("--num-blocks and --kv-memory both size the KV pool; give one of them")
+        memory = None if kv_memory is None else parse_memory(kv_memory)
+        choose(SCHEDULE_POLICIES, schedule_policy, "--schedule-policy")
+        choose(EVICTION_POLICIES, eviction_policy, "--eviction-policy")
+        torch_device = resolve_device(device)
+        torch_dtype = resolve_dtype(dtype, torch_device)
+        backend = make_backend(attention, torch_device)
+        settings = EngineConfig(
+            block_size=block_size,
+            num_blocks=1 if num_blocks is None else num_blocks,
+            max_batch_tokens=max_batch_tokens,
+            max_running_requests=max_running_requests,
+            max_model_len=1 if max_model_len is None else max_model_len,
+            schedule_policy=schedule_policy,
+            eviction_policy=eviction_policy,
+            seed=seed,
+        )
+        path = resolve(model, progress)
+        model_config = read_config(path)
+        if max_model_len is not None:
+            model_config.check_length(max_model_len)
+        if memory is not None:
+            num_blocks = blocks_in(memory, model_config, block_size, torch_dtype)
+
+        progress("loading the tokenizer", None)
+        self.tokenizer: Tokenizer | None = None if skip_tokenizer else Tokenizer(path)
+        eos = eos_token_ids(path) if self.tokenizer is None else self.tokenizer.eos_ids
+        decoder = load_decoder(
+            path,
+            dtype=torch_dtype,
+            device=torch_device,
+            progress=lambda fraction: progress("loading weights", fraction),
+        )
+        if num_blocks is None:
+            num_blocks = default_blocks(model_config, block_size, torch_dtype, torch_device)
+        config = _settle(settings, model_config, num_blocks, max_model_len, eos)
+        cache = KVCache(
+            model_config,
+            num_blocks=num_blocks,
+            block_size=block_size,
+            dtype=torch_dtype,
+            device=torch_device,
+        )
+        self.model_info = describe(model, path, decoder)
+        self.runner = ModelRunner(decoder, cache, backend, seed=seed)
+        self.engine = Engine(config, self.runner)
+
+    def generate(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        params: SamplingParams | Sequence[SamplingParams] | None = None,
+    ) -> list[Completion]:
+        """Answer one prompt or several together; results in the order of the prompts.
+
+        ``params`` is one for all, or as many as there are prompts. Raises RequestRefused, and runs
+        nothing, when a prompt can never fit.
+        """
+        every = _as_list(prompts)
+        settings = _params_for(params, len(every))
+        ids = [self._encode(prompt) for prompt in every]
+        return self._run(ids, settings)
+
+    def chat(
+        self,
+        messages: Sequence[Message] | Sequence[Sequence[Message]],
+        params: SamplingParams | Sequence[SamplingParams] | None = None,
+    ) -> list[Completion]:
+        """Answer one conversation or several, through the model's chat template."""
+        several: list[Sequence[Message]] = []
+        if messages and isinstance(messages[0], dict):
+            several.append(messages)  # pyright: ignore[reportArgumentType]
+        else:
+            several.extend(messages)  # pyright: ignore[reportArgumentType]
+        tokenizer = self._need_tokenizer()
+        ids = [tokenizer.apply_chat(conversation) for conversation in several]
+        return self._run(ids, _params_for(params, len(ids)))
+
+    def reset_prefix_cache(self) -> int:
+        """Forget every cached prefix that no running request holds; returns the blocks freed."""
+        return self.engine.reset_prefix_cache()
+
+    def _run(self, prompts: list[list[int]], params: list[SamplingParams]) -> list[Completion]:
+        requests: list[Request] = []
+        try:
+            for index, (prompt, one) in enumerate(zip(prompts, params, strict=True)):
+                try:
+                    requests.append(self.engine.submit(prompt, one))
+                except RequestRefused as error:
+                    where = f"prompt {index}: " if len(prompts) > 1 else ""
+                    raise RequestRefused(f"{where}{error}") from error
+            while not all(request.finished for request in requests):
+                self.engine.step()
+        finally:
+            # After a refusal or an interrupt nothing of this call may stay behind.
+            for request in requests:
+                if not request.finished:
+                    self.engine.abort(request.id)
+        return [self._completion(request) for request in requests]
+
+    def _completion(self, request: Request) -> Completion:
+        output, text = request.output, ""
+        if self.tokenizer is not None:
+            detokenizer = self.tokenizer.detokenizer(request.tokens[: request.prompt_len])
+            text = detokenizer.feed(*output) + detokenizer.flush()
+        return Completion(
+            text=text,
+            token_ids=output,
+            finish_reason=str(request.finish_reason or ""),
+            cached_tokens=request.cached_tokens,
+            logprobs=request.logprobs,
+            message=request.message,
+        )
+
+    def _encode(self, prompt: Prompt) -> list[int]:
+        if isinstance(prompt, str):
+            return self._need_tokenizer().encode(prompt)
+        return [int(token) for token in prompt]
+
+    def _need_tokenizer(self) -> Tokenizer:
+        if self.tokenizer is None:
+            raise UserError("this LLM was made with skip_tokenizer=True; give it token ids")
+        return self.tokenizer
+
+
+def _settle(
+    settings: EngineConfig,
+    model: ModelConfig,
+    num_blocks: int,
+    max_model_len: int | None,
+    eos: tuple[int, ...],
+) -> EngineConfig:
+    """``settings`` completed by what only the loaded model could tell."""
+    capacity = num_blocks * settings.block_size
+    return EngineConfig(
+        block_size=settings.block_size,
+        num_blocks=num_blocks,
+        max_batch_tokens=settings.max_batch_tokens,
+        max_running_requests=settings.max_running_requests,
+        max_model_len=max_model_len or min(model.max_context, capacity),
+        vocab_size=model.vocab_size,
+        eos_token_ids=eos,
+        schedule_policy=settings.schedule_policy,
+        eviction_policy=settings.eviction_policy,
+        seed=settings.seed,
+    )
+
+
+def _as_list(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
+    if isinstance(prompts, str):
+        return [prompts]
+    if prompts and isinstance(prompts[0], int):
+        return [list(prompts)]  # pyright: ignore[reportArgumentType, reportReturnType]
+    return list(prompts)  # pyright: ignore[reportArgumentType, reportReturnType]
+
+
+def _params_for(
+    params: SamplingParams | Sequence[SamplingParams] | None, count: int
+) -> list[SamplingParams]:
+    if params is None:
+        params = SamplingParams()
+    if isinstance(params, SamplingParams):
+        return [params] * count
+    if len(params) != count:
+        raise UserError(
+            f"{len(params)} sampling parameters for {count} prompts; give one or {count}"
+        )
+    return list(params)

@@ -1,0 +1,252 @@
+"""Text in and out: encoding, chat templates, and turning tokens into text as they come.
+
+Wraps the checkpoint's own tokenizer through transformers, which is imported only when a Tokenizer
+is made; nothing here ever runs code from a checkpoint. End-of-sequence ids are read from plain
+JSON, so an engine without a tokenizer knows them too.
+"""
+
+import codecs
+import json
+import re
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from .errors import UserError
+from .models.files import read_json
+
+Message = dict[str, str]
+"""One turn of a chat: ``{"role": "user", "content": "..."}``."""
+
+
+def eos_token_ids(directory: Path) -> tuple[int, ...]:
+    """Every end-of-sequence id that generation_config.json or config.json names, in order."""
+    found: dict[int, None] = {}
+    for name in ("generation_config.json", "config.json"):
+        path = directory / name
+        value = read_json(path).get("eos_token_id") if path.exists() else None
+        for item in value if isinstance(value, list) else [value]:
+            if isinstance(item, int) and not isinstance(item, bool):
+                found[item] = None
+    return tuple(found)
+
+
+class Tokenizer:
+    """The tokenizer in a model directory.
+
+    ``eos_ids`` are the checkpoint's end-of-sequence ids, from all three places that may name some.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        from transformers import AutoTokenizer
+
+        self.directory = directory
+        try:
+            # A local path and local files only: loading never asks the network anything.
+            self._hf: Any = AutoTokenizer.from_pretrained(
+                directory, local_files_only=True, trust_remote_code=False
+            )
+        except Exception as error:  # whatever a broken tokenizer file makes the library raise
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise UserError(
+                f"{directory} has no usable tokenizer ({reason}); a model directory needs "
+                "tokenizer.json, or use token ids alone"
+            ) from error
+        own = self._hf.eos_token_id
+        eos = dict.fromkeys(eos_token_ids(directory))
+        if isinstance(own, int):
+            eos[own] = None
+        self.eos_ids: tuple[int, ...] = tuple(eos)
+        self._scheme = _byte_scheme(self._hf)
+        added = self._hf.added_tokens_decoder.items()
+        self._special = frozenset(token for token, entry in added if entry.special)
+        self._bytes: dict[int, bytes] = {}
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of ``text``, with the special tokens the model expects in front."""
+        return self._hf.encode(text)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of ``ids`` without special tokens; U+FFFD where bytes form no character."""
+        return self._hf.decode(
+            list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+
+    def token_text(self, token: int) -> str:
+        """One token on its own, special tokens by name: for screens, not for joining."""
+        return self._hf.decode([token], clean_up_tokenization_spaces=False)
+
+    @property
+    def vocab_size(self) -> int:
+        return len(self._hf)
+
+    @property
+    def has_chat_template(self) -> bool:
+        return bool(self._hf.chat_template)
+
+    def apply_chat(self, messages: Sequence[Message]) -> list[int]:
+        """Token ids of a conversation, ready for the assistant's turn.
+
+        Raises UserError for a model without a chat template, and where the template refuses.
+        """
+        if not self.has_chat_template:
+            raise UserError(
+                f"{self.directory.name} has no chat template: it is a base model, or "
+                "chat_template.jinja is missing; send plain text instead of messages"
+            )
+        from jinja2 import TemplateError
+
+        try:
+            return self._hf.apply_chat_template(
+                list(messages), add_generation_prompt=True, tokenize=True, return_dict=False
+            )
+        except (TemplateError, TypeError, KeyError, ValueError) as error:
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise UserError(
+                f"the model's chat template refuses these messages: {reason}"
+            ) from error
+
+    def detokenizer(self, prompt: Sequence[int] = ()) -> "Detokenizer":
+        """A fresh Detokenizer for the tokens that follow ``prompt``."""
+        if self._scheme == "other":
+            return WindowDetokenizer(self, prompt)
+        return ByteDetokenizer(self, prompt, drops_first_space=self._scheme == "sentencepiece")
+
+    def token_bytes(self, token: int) -> bytes:
+        """Bytes that ``token`` adds to a text; special tokens none.
+
+        Only for tokenizers whose tokens are runs of bytes: byte-level BPE, and sentencepiece with
+        byte fallback.
+        """
+        known = self._bytes.get(token)
+        if known is None:
+            known = self._bytes[token] = self._read_bytes(token)
+        return known
+
+    def _read_bytes(self, token: int) -> bytes:
+        known = token not in self._special and 0 <= token < self.vocab_size
+        piece = self._hf.convert_ids_to_tokens(token) if known else None
+        if piece is None:
+            return b""
+        if self._scheme == "sentencepiece":
+            if _BYTE_PIECE.fullmatch(piece):
+                return bytes([int(piece[3:5], 16)])
+            return piece.replace("\u2581", " ").encode()
+        table = _byte_of_character()
+        if all(character in table for character in piece):
+            return bytes(table[character] for character in piece)
+        return piece.encode()  # an added token, which is stored as plain text
+
+
+class Detokenizer:
+    """Turns tokens into text as they come: ``feed`` each, then ``flush`` once.
+
+    The pieces joined are the text of all the tokens. No piece ends inside a character: its bytes
+    wait until they are complete, or until ``flush``.
+    """
+
+    def feed(self, *tokens: int) -> str:
+        """The text that ``tokens`` complete, perhaps none yet."""
+        raise NotImplementedError
+
+    def flush(self) -> str:
+        """What still waits, with U+FFFD for the bytes of a character that never came."""
+        raise NotImplementedError
+
+
+class ByteDetokenizer(Detokenizer):
+    """For tokenizers whose tokens are runs of bytes of UTF-8.
+
+    Given tokens whose bytes are ``f0 9f``, ``98``, ``80``, then ``21``: ``""``, ``""``, ``"😀"``,
+    ``"!"``. A prompt that ends inside a character has it completed by the first token.
+    """
+
+    def __init__(
+        self, tokenizer: Tokenizer, prompt: Sequence[int] = (), *, drops_first_space: bool = False
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        tail = b"".join(map(tokenizer.token_bytes, prompt[-_TAIL_TOKENS:]))
+        # Beginning in mid-character would only garble what is thrown away here.
+        self._decoder.decode(tail[-_TAIL_BYTES:])
+        self._drops_space = drops_first_space and not any(map(tokenizer.token_bytes, prompt))
+
+    def feed(self, *tokens: int) -> str:
+        raw = b"".join(map(self._tokenizer.token_bytes, tokens))
+        if self._drops_space and raw:
+            self._drops_space = False
+            raw = raw.removeprefix(b" ")
+        return self._decoder.decode(raw)
+
+    def flush(self) -> str:
+        return self._decoder.decode(b"", final=True)
+
+
+class WindowDetokenizer(Detokenizer):
+    """For every other tokenizer, by decoding a short window with and without the new tokens.
+
+    What a token adds can depend on those before it: a leading space, say, is dropped at the start
+    of a text only. So each piece is what the window's text gains.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, prompt: Sequence[int] = ()) -> None:
+        self._tokenizer = tokenizer
+        self._window = list(prompt[-_TAIL_TOKENS:])
+        self._settled = len(self._window)  # tokens of the window whose text is out
+        # A prompt that ends in mid-character: its last bytes come out with their completion.
+        while self._settled and tokenizer.decode(self._window[: self._settled]).endswith("\ufffd"):
+            self._settled -= 1
+
+    def feed(self, *tokens: int) -> str:
+        return "".join(map(self._feed, tokens))
+
+    def flush(self) -> str:
+        return self._emit(self._tokenizer.decode(self._window))
+
+    def _feed(self, token: int) -> str:
+        self._window.append(token)
+        text = self._tokenizer.decode(self._window)
+        waiting = len(self._window) - self._settled
+        if text.endswith("\ufffd") and waiting < _TAIL_BYTES:
+            return ""  # were it longer than any character, it would be no character at all
+        return self._emit(text)
+
+    def _emit(self, text: str) -> str:
+        before = self._tokenizer.decode(self._window[: self._settled])
+        self._window = self._window[-_TAIL_TOKENS:]
+        self._settled = len(self._window)
+        return text[len(before) :]
+
+
+_BYTE_PIECE = re.compile("<0x[0-9A-Fa-f]{2}>")
+_TAIL_TOKENS = 6  # enough context for any leading space, and for any character of one-byte tokens
+_TAIL_BYTES = 8  # twice the longest UTF-8 sequence
+
+
+@cache
+def _byte_of_character() -> dict[str, int]:
+    """GPT-2's alphabet backwards: printable bytes stand for themselves, others from U+0100 on."""
+    plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    rest = [byte for byte in range(256) if byte not in plain]
+    table = {chr(byte): byte for byte in plain}
+    table.update((chr(0x100 + index), byte) for index, byte in enumerate(rest))
+    return table
+
+
+def _byte_scheme(hf: Any) -> str:
+    """How tokens spell bytes: ``byte-level``, ``sentencepiece`` (with byte fallback) or ``other``.
+
+    Read from the decoder that the tokenizer itself would use.
+    """
+    decoder = getattr(getattr(hf, "backend_tokenizer", None), "decoder", None)
+    if decoder is None:
+        return "other"
+    steps = json.loads(decoder.__getstate__())
+    steps = steps["decoders"] if steps["type"] == "Sequence" else [steps]
+    kinds = [step["type"] for step in steps]
+    if kinds == ["ByteLevel"]:
+        return "byte-level"
+    if kinds == ["Replace", "ByteFallback", "Fuse", "Strip"] and steps[3]["start"] == 1:
+        return "sentencepiece"
+    return "other"
