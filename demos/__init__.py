@@ -3,8 +3,8 @@
 from importlib.resources import files
 from pathlib import Path
 
-from minisgl_tui.engine.errors import UserError
-from minisgl_tui.engine.workload import Workload, load_workload
+from ..engine.errors import UserError
+from ..engine.workload import Workload, load_workload
 
 DEFAULT = "three-chats"
 

@@ -1,7 +1,6 @@
 """What is shared, what is evicted, and who owns a block."""
 
 from helpers import Bench, chunks
-
 from minisgl_tui.engine.blocks import BlockState
 from minisgl_tui.engine.events import Evicted, Extended, Inserted, Released, Split
 from minisgl_tui.engine.state import ROOT

@@ -2,7 +2,6 @@
 
 import pytest
 from helpers import Bench, chunks
-
 from minisgl_tui.engine.errors import RequestRefused, UserError
 from minisgl_tui.engine.events import (
     Admitted,
