@@ -28,9 +28,11 @@ def convert_gguf(source: Path, directory: Path, progress: Progress) -> None:
             raise UserError(f"{source} is not a GGUF file: it does not begin with GGUF")
     try:
         _convert(source, directory, progress)
-    except UserError:
+    except (UserError, MemoryError):
         raise
-    except (ValueError, KeyError, IndexError, NotImplementedError) as error:
+    except Exception as error:  # what the readers raise on a damaged file is anybody's guess
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the disk's fault, not the file's
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(f"{source} cannot be converted: {reason}") from error
 
