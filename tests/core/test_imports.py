@@ -105,7 +105,7 @@ def test_there_is_no_circle_of_imports() -> None:
     "statement",
     [
         "import minisgl_tui.engine",
-        "import minisgl_tui.engine.engine, minisgl_tui.engine.simulate, minisgl_tui.engine.debugger",
+        "import minisgl_tui.engine.simulate, minisgl_tui.engine.debugger",
         "import minisgl_tui.tui.cli",
     ],
 )
