@@ -92,7 +92,7 @@ def test_a_directory_without_a_config_is_refused(tmp_path: Path):
 
 def test_a_directory_without_weights_is_refused(model: Path):
     (model / "model.safetensors").unlink()
-    with pytest.raises(UserError, match="no \\*.safetensors"):
+    with pytest.raises(UserError, match=r"no \*\.safetensors"):
         resolve(str(model))
 
 

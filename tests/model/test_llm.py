@@ -119,9 +119,7 @@ def test_text_without_a_tokenizer_is_refused(checkpoint: tuple[Path, Any]):
         ({"num_blocks": 0}, "--num-blocks"),
     ],
 )
-def test_a_bad_setting_is_named(
-    checkpoint: tuple[Path, Any], settings: dict[str, Any], named: str
-):
+def test_a_bad_setting_is_named(checkpoint: tuple[Path, Any], settings: dict[str, Any], named: str):
     with pytest.raises(UserError, match=named):
         make(checkpoint, **settings)
 

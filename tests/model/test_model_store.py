@@ -103,9 +103,7 @@ def test_a_gguf_file_is_converted_once_and_again_when_it_changes(tmp_path: Path,
     path = resolve(str(source))
     tokens = list(range(5, 25))
     converted = prefill_logits(make_runner(path), tokens, 64)
-    torch.testing.assert_close(
-        converted, reference_logits(model, tokens)[-1], rtol=1e-4, atol=1e-4
-    )
+    torch.testing.assert_close(converted, reference_logits(model, tokens)[-1], rtol=1e-4, atol=1e-4)
     stages: list[str] = []
     assert resolve(str(source), lambda stage, fraction: stages.append(stage)) == path
     assert stages == []
@@ -198,7 +196,11 @@ def test_a_hub_model_is_fetched_once_without_pickles_and_needs_no_network_after(
     with hub_with("some/tiny", tmp_path / "model") as (address, fetched):
         last, _ = result(start("some/tiny", HF_ENDPOINT=address))
         assert last.startswith("PATH")
-        assert sorted(set(fetched)) == ["config.json", "generation_config.json", "model.safetensors"]
+        assert sorted(set(fetched)) == [
+            "config.json",
+            "generation_config.json",
+            "model.safetensors",
+        ]
         assert result(start("some/other", HF_ENDPOINT=address))[0].startswith(
             "REFUSED the Hub has no model some/other"
         )

@@ -136,7 +136,9 @@ def test_random_numbers_lie_in_the_unit_interval(seed: int, position: int):
 
 
 def test_neighbouring_seeds_and_positions_are_uncorrelated():
-    table = torch.tensor([[uniform(seed, position) for position in range(64)] for seed in range(64)])
+    table = torch.tensor(
+        [[uniform(seed, position) for position in range(64)] for seed in range(64)]
+    )
     assert abs(float(table.mean()) - 0.5) < 0.025
     for shifted in (table.roll(1, 0), table.roll(1, 1)):
         correlation = torch.corrcoef(torch.stack((table.flatten(), shifted.flatten())))[0, 1]
