@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import UserError
-from .models.build_dir import Progress, build_directory
+from .models.build_dir import Progress, build_directory, remove_stale
 from .models.files import check_directory
 
 __all__ = ["ALIASES", "Progress", "StoredModel", "cache_dir", "list_models", "pull", "resolve"]
@@ -55,6 +55,7 @@ def resolve(name: str, progress: Progress = no_progress) -> Path:
     converted once is found again without the network. Raises UserError where that cannot be done.
     """
     try:
+        remove_stale(_models_dir())
         return _resolve(name, progress)
     except OSError as error:
         raise UserError(

@@ -5,9 +5,11 @@ lock per target, which the system drops when its holder dies in whatever way, ma
 wait and then find the work done, and tells that any partial directory still lying there is stale.
 """
 
+import glob
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -25,11 +27,11 @@ def build_directory(target: Path, make: Callable[[Path], None], progress: Progre
     if target.is_dir():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
-    with _lock(target, progress):
+    with _locked(target, progress):
         if target.is_dir():  # made by the process we waited for
             return target
         prefix = f"{PARTIAL}{target.name}-"
-        for stale in target.parent.glob(f"{prefix}*"):
+        for stale in target.parent.glob(f"{glob.escape(prefix)}*"):
             shutil.rmtree(stale, ignore_errors=True)
         partial = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
         try:
@@ -41,12 +43,35 @@ def build_directory(target: Path, make: Callable[[Path], None], progress: Progre
     return target
 
 
-def _lock(target: Path, progress: Progress) -> FileLock:
-    """The acquired lock of ``target``; says so when it has to wait."""
-    lock = FileLock(target.parent / f".lock-{target.name}")
+def remove_stale(parent: Path) -> None:
+    """Remove the partial directories in ``parent`` whose makers are dead."""
+    for partial in parent.glob(f"{PARTIAL}*"):
+        name = partial.name.removeprefix(PARTIAL).rpartition("-")[0]
+        lock = _lock_of(parent / name)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            continue  # its maker is alive and at work
+        try:
+            shutil.rmtree(partial, ignore_errors=True)
+        finally:
+            lock.release()
+
+
+@contextmanager
+def _locked(target: Path, progress: Progress) -> Iterator[None]:
+    """Hold the lock of ``target``; says so when it has to wait."""
+    lock = _lock_of(target)
     try:
         lock.acquire(timeout=0)
     except Timeout:
         progress(f"waiting for another process that prepares {target.name}", None)
         lock.acquire()
-    return lock
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _lock_of(target: Path) -> FileLock:
+    return FileLock(target.parent / f".lock-{target.name}")

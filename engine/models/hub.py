@@ -5,6 +5,7 @@ small record in our cache says which snapshot was fetched completely, so that a 
 no network, and a download cut short is never taken for a model.
 """
 
+import errno
 import json
 import os
 import threading
@@ -20,6 +21,7 @@ WANTED = ("*.json", "*.safetensors", "*.txt", "*.jinja", "tokenizer.model", "spi
 UNWANTED = ("*/*", "adapter_*", "consolidated*.safetensors")
 _REACH_SECONDS = 5.0
 _POLL_SECONDS = 0.3
+_DISK_ERRORS = (errno.ENOSPC, errno.EACCES, errno.EROFS)
 
 T = TypeVar("T")
 
@@ -63,6 +65,8 @@ def fetch(name: str, record: Path, progress: Progress) -> Path:
     except errors.HFValidationError as error:
         raise UserError(f"{name!r} is not a Hub id; write org/name") from error
     except Exception as error:  # offline mode, DNS, TLS, proxies, HTTP 5xx: many types, one meaning
+        if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
+            raise
         path = _cached(name)
         if path is None:
             raise HubUnreachable(_one_line(error)) from error

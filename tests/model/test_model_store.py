@@ -13,7 +13,7 @@ import torch
 from minisgl_tui.engine.errors import UserError
 from minisgl_tui.engine.loader import load_decoder
 from minisgl_tui.engine.model_store import list_models, resolve
-from minisgl_tui.engine.models.build_dir import build_directory
+from minisgl_tui.engine.models.build_dir import build_directory, remove_stale
 
 from .harness import CPU, make_checkpoint, make_runner, prefill_logits, reference_logits
 from .hub_server import hub_with
@@ -144,10 +144,20 @@ def test_a_partial_directory_of_a_live_process_is_left_alone(tmp_path: Path, cac
     waiting = start(tmp_path / "tiny.gguf")
     assert waiting.stdout is not None
     assert "waiting for another process" in waiting.stdout.readline()
+    remove_stale(cache / "models")
     assert len(partials(cache)) == 1
     living.kill()
     assert result(waiting)[0].startswith("PATH")
     living.communicate()
+
+
+def test_any_later_start_removes_what_a_killed_process_left(tmp_path: Path, cache: Path):
+    make_gguf(tmp_path / "tiny.gguf")
+    kill_when_holding(start(tmp_path / "tiny.gguf", stop_at="converting", least=0.4))
+    assert len(partials(cache)) == 1
+    make_checkpoint("llama", tmp_path / "model")
+    resolve(str(tmp_path / "model"))
+    assert partials(cache) == []
 
 
 def test_a_failed_build_leaves_nothing(tmp_path: Path):

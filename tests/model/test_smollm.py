@@ -93,13 +93,10 @@ def test_the_reference_attention_agrees(answers: Answers):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("attention", ["sdpa", "reference"])
 @pytest.mark.parametrize("block_size", [1, 5, 16])
 @pytest.mark.parametrize("max_batch_tokens", [7, 64, 512])
-def test_every_combination(
-    answers: Answers, block_size: int, max_batch_tokens: int, attention: str
-):
-    llm = engine(block_size, max_batch_tokens, attention)
+def test_every_combination(answers: Answers, block_size: int, max_batch_tokens: int):
+    llm = engine(block_size, max_batch_tokens)
     assert_each_alone_equals(llm, answers)
     assert_batch_equals(llm, answers)
     engine.cache_clear()
