@@ -1,0 +1,85 @@
+"""Every key once: bindings, footer, palette and help are all made from this table."""
+
+from typing import NamedTuple
+
+from textual.binding import Binding, BindingType
+
+
+class Action(NamedTuple):
+    """``name`` is the binding's id and the ``action_…`` method; ``footer`` its word down there (""
+    keeps it out), and footers too narrow for all drop those with the highest ``rank`` first."""
+
+    name: str
+    keys: str
+    shown: str
+    title: str
+    about: str
+    group: str
+    footer: str = ""
+    rank: int = 9
+    argument: str = ""
+
+    @property
+    def id(self) -> str:
+        return self.name + (f"-{self.argument}" if self.argument else "")
+
+    @property
+    def call(self) -> str:
+        return f"{self.name}({self.argument})" if self.argument else self.name
+
+
+RUN, LOOK, MOVE, CHOOSE, APP = "Run", "Look", "Move", "Choose", "Application"
+
+ACTIONS: tuple[Action, ...] = (
+    Action("step", "s", "s", "Step", "take one step, then pause", RUN, "step", 0),
+    Action("play", "space", "space", "Play or pause", "run at the chosen speed", RUN, "play", 1),
+    Action("slower", "less_than_sign", "<", "Slower", "lower the speed", RUN, "slower", 7),
+    Action("faster", "greater_than_sign", ">", "Faster", "raise the speed", RUN, "faster", 7),
+    Action("prompt", "i", "i", "New prompt", "type a prompt and send it", RUN, "prompt", 2),
+    Action("pane", "1", "1", "Batch", "who is in this step, who waits", LOOK, argument="1"),
+    Action("pane", "2", "2", "Blocks", "the map of all KV blocks", LOOK, argument="2"),
+    Action("pane", "3", "3", "Tree", "the radix tree of cached prefixes", LOOK, argument="3"),
+    Action("pane", "4", "4", "Requests", "all requests and their text", LOOK, argument="4"),
+    Action("pane", "5", "5", "Why", "the decisions in words", LOOK, argument="5"),
+    Action("next_pane", "tab", "tab", "Next pane", "go to the next pane", LOOK),
+    Action("previous_pane", "shift+tab", "⇧tab", "Previous pane", "go to the one before", LOOK),
+    Action("zoom", "z", "z", "Zoom", "give this pane all the room, or end that", LOOK, "zoom", 5),
+    Action("up", "up,k", "↑ k", "Up", "move the cursor up", MOVE),
+    Action("down", "down,j", "↓ j", "Down", "move the cursor down", MOVE),
+    Action("left", "left,h", "← h", "Left", "move the cursor left", MOVE),
+    Action("right", "right,l", "→ l", "Right", "move the cursor right", MOVE),
+    Action("top", "g,home", "g", "Top", "go to the first line", MOVE),
+    Action("bottom", "G,end", "G", "Bottom", "go to the last line", MOVE),
+    Action("page_down", "ctrl+d,pagedown", "^d", "Half a page down", "move on faster", MOVE),
+    Action("page_up", "ctrl+u,pageup", "^u", "Half a page up", "move back faster", MOVE),
+    Action(
+        "select", "enter", "⏎", "Select", "light up what belongs to this, in all panes", CHOOSE,
+        "select", 4,
+    ),
+    Action("clear", "escape", "esc", "Clear", "end the selection", CHOOSE, "clear", 3),
+    Action("help", "question_mark", "?", "Help", "keys, glyphs and words", APP, "help", 2),
+    Action(
+        "command_palette", "ctrl+p", "^p", "All actions", "find any of these by name", APP,
+        "actions", 6,
+    ),
+    Action("quit", "q,ctrl+q", "q", "Quit", "stop the engine and leave", APP, "quit", 1),
+)  # fmt: skip
+
+GROUPS = (RUN, LOOK, MOVE, CHOOSE, APP)
+
+
+def bindings(*groups: str) -> list[BindingType]:
+    """Textual's bindings for the actions of ``groups``."""
+    return [
+        Binding(
+            action.keys,
+            action.call,
+            action.title,
+            key_display=action.shown,
+            tooltip=f"{action.title}: {action.about}",
+            id=action.id,
+            group=Binding.Group(action.group),
+        )
+        for action in ACTIONS
+        if action.group in groups
+    ]

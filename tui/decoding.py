@@ -1,0 +1,93 @@
+"""Token ids to text, a little at a time and never half a character.
+
+The codec is the model's tokenizer; here is what a screen needs on top: answers that grow without
+being decoded from the start again, and heads of long runs that are decoded once.
+"""
+
+from ..engine.state import EngineState, NodeState, RequestState
+from .sources.base import Codec
+from .text import visible
+
+_CONTEXT = 6  # tokens before the answer that its first piece is decoded with
+_HEAD = 96  # tokens of a node that are looked at
+_BROKEN = "\ufffd"
+
+
+class _Growing:
+    """An answer as far as it could be decoded.
+
+    ``text`` covers the tokens before ``read``. The next piece is what decoding ``[base:]`` adds to
+    decoding ``[base:read]``: a tokenizer may join a token to the one before it.
+    """
+
+    __slots__ = ("base", "read", "seen", "text")
+
+    def __init__(self, prompt_len: int) -> None:
+        self.base = max(0, prompt_len - _CONTEXT)
+        self.read = self.seen = prompt_len
+        self.text = ""
+
+    def advance(self, codec: Codec, tokens: list[int]) -> None:
+        if self.seen == len(tokens):
+            return
+        self.seen = len(tokens)
+        before = codec.decode(tokens[self.base : self.read])
+        after = codec.decode(tokens[self.base :])
+        if after.endswith(_BROKEN) or len(after) <= len(before):
+            return  # the last character is not all there yet
+        self.text += after[len(before) :]
+        self.base, self.read = self.read, len(tokens)
+
+
+class Texts:
+    """Decoded text of requests and nodes, cached."""
+
+    def __init__(self, codec: Codec) -> None:
+        self.codec = codec
+        self._answers: dict[int, _Growing] = {}
+        self._prompts: dict[int, str] = {}
+        self._heads: dict[tuple[int, int, int], str] = {}
+        self._tokens: dict[int, str] = {}
+
+    def answer(self, request: RequestState) -> str:
+        """What ``request`` has said so far, without a character that is still incomplete."""
+        growing = self._answers.get(request.id)
+        if growing is None:
+            growing = self._answers[request.id] = _Growing(request.prompt_len)
+        growing.advance(self.codec, request.tokens)
+        return growing.text
+
+    def prompt(self, request: RequestState) -> str:
+        text = self._prompts.get(request.id)
+        if text is None:
+            text = self.codec.decode(request.tokens[: request.prompt_len])
+            self._prompts[request.id] = text
+        return text
+
+    def head(self, node: NodeState) -> str:
+        """The beginning of a node's run, on one line."""
+        key = (node.id, node.start, min(len(node.tokens), _HEAD))
+        text = self._heads.get(key)
+        if text is None:
+            if len(self._heads) > 20_000:
+                self._heads.clear()
+            text = visible(self.codec.decode(node.tokens[:_HEAD]).strip(_BROKEN))
+            self._heads[key] = text
+        return text
+
+    def run(self, tokens: list[int]) -> str:
+        """Any few tokens on one line; characters cut at the ends are left out."""
+        return visible(self.codec.decode(tokens).strip(_BROKEN))
+
+    def token(self, token: int) -> str:
+        text = self._tokens.get(token)
+        if text is None:
+            text = self._tokens[token] = visible(self.codec.token(token))
+        return text
+
+    def forget(self, state: EngineState) -> None:
+        """Drop what belongs to requests the state no longer keeps."""
+        if len(self._answers) > 2 * len(state.requests) + 100:
+            for cache in (self._answers, self._prompts):
+                for gone in cache.keys() - state.requests.keys():
+                    del cache[gone]

@@ -1,0 +1,330 @@
+"""The debugger's screen: five panes in the layout that fits, one selection, and every key.
+
+What the panes show is in `views/`, which of them show in `layout.py`, and what the engine does is
+the source's business.
+"""
+
+from textual import on
+from textual.app import ComposeResult
+from textual.containers import Horizontal, Vertical
+from textual.screen import Screen
+
+from ...engine.debugger import Mode
+from ..actions import ACTIONS, CHOOSE, LOOK, MOVE, RUN, bindings
+from ..selection import Target
+from ..sources.base import Source
+from ..store import Store
+from ..text import Line, cell_len, plain, wrap
+from ..views.batch import BatchView
+from ..views.blocks import BlocksView, lines_wanted
+from ..views.requests import RequestsView
+from ..views.status import RATES, hint_line, rate_text, status_lines
+from ..views.tree import TreeView
+from ..views.why import WhyView
+from ..widgets.bars import Bar, LinkBar
+from ..widgets.pane import Pane
+from .layout import BATCH, BLOCKS, PANES, REQUESTS, SMALLEST, WHY, Layout, layout_for, panes_shown
+from .prompt import PromptScreen
+
+_LISTS = "left and right move in the block map; go there with 2"
+
+
+class MainScreen(Screen[None]):
+    """Shows ``store`` and passes commands on to ``source``."""
+
+    BINDINGS = bindings(RUN, LOOK, MOVE, CHOOSE)
+    AUTO_FOCUS = ""
+
+    def __init__(self, store: Store, source: Source) -> None:
+        super().__init__()
+        self.store = store
+        self.source = source
+        self.active = BATCH
+        self.zoomed = False
+        self.shape = Layout.TINY
+        self._left = BATCH  # of Batch and Requests, the one that the medium layout shows
+        self._rate = RATES.index(4)
+        views = (BatchView(), BlocksView(), TreeView(), RequestsView(), WhyView())
+        self.panes = {
+            number: Pane(view, store, number, id=view.name.lower())
+            for number, view in zip(PANES, views, strict=True)
+        }
+        self.strip = Pane(WhyView(), store, id="strip")
+
+    # --- what there is ---------------------------------------------------------------------------
+
+    def compose(self) -> ComposeResult:
+        store, panes = self.store, self.panes
+        yield Bar(lambda width: status_lines(store, width), id="status")
+        yield Bar(self._failure_lines, id="failure")
+        yield Bar(self._too_small, id="small")
+        yield LinkBar(self._tabs, id="tabs", gap=" ")
+        with Horizontal(id="body"):
+            with Vertical(id="left"):
+                yield panes[BATCH]
+                yield panes[REQUESTS]
+                yield panes[WHY]
+            with Vertical(id="right"):
+                yield panes[BLOCKS]
+                yield panes[3]
+        yield self.strip
+        yield Bar(lambda width: [hint_line(store, width)], id="hint")
+        yield LinkBar(self._keys, id="keys")
+
+    def on_mount(self) -> None:
+        self.strip.border_title = "why"
+        self._arrange()
+
+    def on_resize(self) -> None:
+        self._arrange()
+
+    @property
+    def pane(self) -> Pane:
+        """The active one."""
+        return self.panes[self.active]
+
+    def sync(self) -> None:
+        """Bring everything that shows up to date with the store."""
+        for pane in self.panes.values():
+            pane.sync()
+        self.strip.sync()
+        for bar in self.query(Bar):
+            bar.sync()
+
+    def _arrange(self) -> None:
+        """Fit the panes to the size of the terminal."""
+        width, height = self.app.size
+        self.shape = layout_for(width, height)
+        tiny = self.shape is Layout.TINY
+        for layout in Layout:
+            self.set_class(self.shape is layout, f"layout-{layout}")
+        if self.active in (BATCH, REQUESTS):
+            self._left = self.active
+        shown = panes_shown(self.shape, self.active, self._left, self.zoomed)
+        for number, pane in self.panes.items():
+            pane.display = number in shown
+        self.query_one("#left").display = bool(shown & {BATCH, REQUESTS, WHY})
+        self.query_one("#right").display = bool(shown & {BLOCKS, 3})
+        self.query_one("#body").display = not tiny
+        narrow = self.shape is Layout.NARROW
+        self.strip.display = narrow and self.active != WHY and not self.zoomed
+        self.query_one("#tabs").display = not tiny and (self.shape is not Layout.WIDE)
+        self.query_one("#small").display = tiny
+        self.query_one("#hint").display = self.query_one("#keys").display = not tiny
+        self.query_one("#failure").display = bool(self.store.failure) and not tiny
+        self._size_the_map(shown, width, height)
+        if not tiny:
+            self.pane.focus(scroll_visible=False)
+        self.call_after_refresh(self.sync)
+
+    def _size_the_map(self, shown: frozenset[int], width: int, height: int) -> None:
+        """The block map gets the lines it needs, but never more than the tree below it."""
+        if 3 not in shown or BLOCKS not in shown:
+            self.panes[BLOCKS].styles.height = "1fr"
+            return
+        most = (height - 5) // 2
+        inner = width - width // 2 - 4
+        wanted = lines_wanted(self.store.cells, inner, most - 2) + 2
+        self.panes[BLOCKS].styles.height = min(wanted, most)
+
+    # --- the bars --------------------------------------------------------------------------------
+
+    def _tabs(self, width: int) -> list[tuple[Line, str]]:
+        tabs: list[tuple[Line, str]] = []
+        for number, pane in self.panes.items():
+            style = "accent" if number == self.active else "text" if pane.display else "dim"
+            name = f"{number} {pane.view.name}"
+            words = f"[{name}]" if number == self.active else f" {name} "
+            tabs.append(([(words, style)], f"pane({number})"))
+        room = width - sum(cell_len(plain(words)) + 1 for words, _ in tabs) - 2
+        subtitle = self.pane.view.subtitle
+        if self.shape is Layout.NARROW and cell_len(subtitle) < room:
+            blank = " " * (room - cell_len(subtitle))
+            tabs.append(([(blank + subtitle, "dim")], f"pane({self.active})"))
+        return tabs
+
+    def _keys(self, width: int) -> list[tuple[Line, str]]:
+        """The keys that work now; if there are too many, those that matter most."""
+        usable = [a for a in ACTIONS if a.footer and not self.why_not(a.name)]
+        while sum(len(a.shown) + len(self._word(a.name, a.footer)) + 3 for a in usable) > width - 1:
+            usable.remove(max(usable, key=lambda a: a.rank))
+        return [
+            ([(a.shown, "accent"), (f" {self._word(a.name, a.footer)}", "dim")], a.call)
+            for a in usable
+        ]
+
+    def _word(self, name: str, word: str) -> str:
+        if name == "play" and self.store.mode is Mode.PLAYING:
+            return "pause"
+        return "unzoom" if name == "zoom" and self.zoomed else word
+
+    def _too_small(self, width: int) -> list[Line]:
+        columns, rows = self.app.size
+        need = "×".join(map(str, SMALLEST))
+        text = (
+            f"the terminal is {columns}×{rows}; minisgl-tui needs {need}: "
+            "enlarge it, or press q to quit"
+        )
+        return [[(part, "warn")] for part in wrap(text, width)]
+
+    def _failure_lines(self, width: int) -> list[Line]:
+        lines = wrap(self.store.failure, width)
+        if len(lines) > 4:
+            lines = [*lines[:3], "… (all of it is in the log)"]
+        return [[(part, "bad")] for part in lines]
+
+    def fail(self, message: str, log: str) -> None:
+        """The engine is gone; keep what it held on the screen."""
+        where = f"\ntraceback: {log}" if log else ""
+        self.store.failure = f"the engine has stopped: {message}{where}"
+        self._arrange()
+
+    # --- which keys work now ---------------------------------------------------------------------
+
+    def why_not(self, name: str) -> str:
+        """Why the action would do nothing now; empty if it would do something."""
+        store = self.store
+        if name in ("step", "play", "prompt"):
+            if not self.source.can_control:
+                return "this source can be watched, not controlled"
+            if store.failure:
+                return "the engine has stopped"
+        if name in ("step", "play") and store.idle:
+            return "there is nothing to run: press i to send a prompt"
+        if name == "slower" and self._rate == 0:
+            return f"this is the lowest speed: {rate_text(RATES[0])}"
+        if name == "faster" and self._rate == len(RATES) - 1:
+            return "this is the highest speed: no pause between steps"
+        if name == "clear" and store.selected is None and not self.zoomed:
+            return "nothing is selected"
+        if name == "select" and self.pane.target is None:
+            return "there is nothing to select on this line"
+        if name in ("left", "right") and self.active != BLOCKS:
+            return _LISTS
+        return ""
+
+    def _may(self, name: str) -> bool:
+        reason = self.why_not(name)
+        if reason:
+            self.notify(reason, severity="warning", timeout=3)
+        return not reason
+
+    # --- running ---------------------------------------------------------------------------------
+
+    def action_step(self) -> None:
+        if self._may("step"):
+            self.source.step()
+
+    def action_play(self) -> None:
+        if self.store.mode is Mode.PLAYING:
+            self.source.pause()
+        elif self._may("play"):
+            self.source.play(RATES[self._rate])
+
+    def action_slower(self) -> None:
+        self._change_rate("slower", -1)
+
+    def action_faster(self) -> None:
+        self._change_rate("faster", 1)
+
+    def _change_rate(self, name: str, by: int) -> None:
+        if not self._may(name):
+            return
+        self._rate += by
+        rate = RATES[self._rate]
+        if self.store.mode is Mode.PLAYING:
+            self.source.play(rate)
+        else:
+            self.notify(f"space will run {rate_text(rate)}", timeout=2)
+        self.sync()
+
+    def action_prompt(self) -> None:
+        if self._may("prompt"):
+            self.app.push_screen(PromptScreen(), self._send)
+
+    def _send(self, text: str | None) -> None:
+        if text:
+            self.source.submit(text)
+
+    # --- looking around --------------------------------------------------------------------------
+
+    def action_pane(self, number: int) -> None:
+        self.active = number
+        self._arrange()
+
+    def action_next_pane(self) -> None:
+        self.action_pane(self.active % len(PANES) + 1)
+
+    def action_previous_pane(self) -> None:
+        self.action_pane((self.active - 2) % len(PANES) + 1)
+
+    def action_zoom(self) -> None:
+        self.zoomed = not self.zoomed
+        self._arrange()
+
+    def action_up(self) -> None:
+        self.pane.move(0, -1)
+        self._moved()
+
+    def action_down(self) -> None:
+        self.pane.move(0, 1)
+        self._moved()
+
+    def action_left(self) -> None:
+        if self._may("left"):
+            self.pane.move(-1, 0)
+
+    def action_right(self) -> None:
+        if self._may("right"):
+            self.pane.move(1, 0)
+
+    def action_top(self) -> None:
+        self.pane.go(0)
+        self._moved()
+
+    def action_bottom(self) -> None:
+        self.pane.go(self.pane.view.items - 1)
+        self._moved()
+
+    def action_page_down(self) -> None:
+        self.pane.half_page(1)
+        self._moved()
+
+    def action_page_up(self) -> None:
+        self.pane.half_page(-1)
+        self._moved()
+
+    def _moved(self) -> None:
+        """What can be selected may differ here."""
+        self.query_one("#keys", Bar).sync()
+
+    # --- choosing --------------------------------------------------------------------------------
+
+    def action_select(self) -> None:
+        if self._may("select"):
+            target = self.pane.target
+            self._select(None if target == self.store.selected else target)
+
+    def action_clear(self) -> None:
+        if self.store.selected is not None:
+            self._select(None)
+        elif self.zoomed:
+            self.action_zoom()
+        else:
+            self._may("clear")
+
+    def _select(self, target: Target | None) -> None:
+        self.store.select(target)
+        for number, pane in self.panes.items():
+            if number != self.active:
+                pane.reveal()
+        self.sync()
+
+    @on(Pane.Clicked)
+    def _pane_clicked(self, message: Pane.Clicked) -> None:
+        if message.pane.number and message.pane.number != self.active:
+            self.action_pane(message.pane.number)
+
+    @on(Pane.Chosen)
+    def _pane_chosen(self, message: Pane.Chosen) -> None:
+        self._select(message.target)

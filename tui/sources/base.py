@@ -1,0 +1,106 @@
+"""What a screen needs of whatever it watches: a stream of messages, and a few switches.
+
+A `Source` runs somewhere else (a thread here, a server or a file elsewhere) and leaves messages in
+a `Sink`, in order: progress, then `Ready` once, then records and mode changes, or a failure. It
+never touches a widget.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from ...engine.config import EngineConfig
+from ...engine.debugger import Mode
+from ...engine.events import StepRecord
+
+
+class Codec(Protocol):
+    """Text to token ids and back; ``token`` is the text of a single one, for display."""
+
+    def decode(self, ids: Sequence[int]) -> str: ...
+
+    def token(self, token_id: int) -> str: ...
+
+    def encode_chat(self, text: str, system: str | None = None) -> list[int]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What runs, in short strings for the status line; empty ones are left out."""
+
+    name: str
+    architecture: str = ""
+    dtype: str = ""
+    device: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where the start has got to; ``fraction`` is None when nobody can tell."""
+
+    stage: str
+    fraction: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """Records follow; the state before the first is that of an empty engine."""
+
+    config: EngineConfig
+    info: ModelInfo
+    codec: Codec
+
+
+@dataclass(frozen=True, slots=True)
+class ModeChanged:
+    """``idle``: nothing is alive or to come, so there is nothing to step."""
+
+    mode: Mode
+    rate: float | None
+    idle: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A command could not be carried out; everything else goes on."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The source is done for. ``log`` is the file with the traceback; empty if the message, being
+    a `UserError`'s, is the whole story."""
+
+    message: str
+    log: str = ""
+
+
+Message = Progress | Ready | StepRecord | ModeChanged | Rejected | Failed
+
+
+class Sink(Protocol):
+    """Takes messages from any thread; may make the caller wait when it is far ahead."""
+
+    def put(self, message: Message) -> None: ...
+
+
+class Source(Protocol):
+    """Something to watch. Every call returns at once and may come from the screen's thread.
+
+    ``can_control`` is false for a recording or a server that may only be looked at.
+    """
+
+    can_control: bool
+
+    def start(self, sink: Sink) -> None: ...
+
+    def step(self, count: int = 1) -> None: ...
+
+    def play(self, rate: float | None = None) -> None: ...
+
+    def pause(self) -> None: ...
+
+    def submit(self, text: str) -> None: ...
+
+    def close(self) -> None: ...

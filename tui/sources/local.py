@@ -1,0 +1,112 @@
+"""An engine in this process: one worker thread loads the model, owns the engine and steps it."""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ...engine.debugger import Debugger
+from ...engine.engine import Engine
+from ...engine.errors import UserError
+from ...engine.sampling import SamplingParams
+from ..crash import write_log
+from .base import Codec, Failed, ModeChanged, ModelInfo, Progress, Ready, Rejected, Sink
+
+ReportProgress = Callable[[str, float | None], None]
+
+
+@dataclass(slots=True)
+class Session:
+    """A loaded engine and what the screens need besides its events."""
+
+    engine: Engine
+    codec: Codec
+    info: ModelInfo
+
+
+OpenSession = Callable[[ReportProgress], Session]
+SubmitInitial = Callable[[Session, Debugger], None]
+
+
+class LocalSource:
+    """Runs ``open_session``, submits the first prompts, then obeys the switches until closed.
+
+    ``params`` is how prompts typed at the screen are sampled.
+    """
+
+    can_control = True
+
+    def __init__(
+        self,
+        open_session: OpenSession,
+        submit_initial: SubmitInitial = lambda session, debugger: None,
+        params: SamplingParams | None = None,
+    ) -> None:
+        self._open = open_session
+        self._submit_initial = submit_initial
+        self._params = params or SamplingParams()
+        self._session: Session | None = None
+        self._debugger: Debugger | None = None
+        self._sink: Sink | None = None
+        self._closed = False
+
+    def start(self, sink: Sink) -> None:
+        self._sink = sink
+        threading.Thread(target=self._work, name="engine", daemon=True).start()
+
+    # --- switches --------------------------------------------------------------------------------
+
+    def step(self, count: int = 1) -> None:
+        if self._debugger:
+            self._debugger.step(count)
+
+    def play(self, rate: float | None = None) -> None:
+        if self._debugger:
+            self._debugger.play(rate)
+
+    def pause(self) -> None:
+        if self._debugger:
+            self._debugger.pause()
+
+    def submit(self, text: str) -> None:
+        if self._debugger and self._session and self._sink:
+            try:
+                prompt = self._session.codec.encode_chat(text, None)
+            except UserError as error:
+                self._sink.put(Rejected(str(error)))
+            else:
+                self._debugger.submit(prompt, self._params)
+
+    def close(self) -> None:
+        self._closed = True
+        if self._debugger:
+            self._debugger.close()
+
+    # --- the worker's thread ---------------------------------------------------------------------
+
+    def _work(self) -> None:
+        sink = self._sink
+        assert sink is not None
+        try:
+            self._run(sink)
+        except UserError as error:
+            sink.put(Failed(str(error)))
+        except Exception as error:
+            text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+            sink.put(Failed(text, write_log(error)))
+
+    def _run(self, sink: Sink) -> None:
+        session = self._open(lambda stage, fraction=None: sink.put(Progress(stage, fraction)))
+        if self._closed:
+            return
+        engine = session.engine
+        debugger = Debugger(engine, on_error=lambda message: sink.put(Rejected(message)))
+        debugger.on_change = lambda: sink.put(
+            ModeChanged(debugger.mode, debugger.rate, debugger.idle)
+        )
+        sink.put(Ready(engine.config, session.info, session.codec))
+        engine.log.listen(sink.put)
+        self._submit_initial(session, debugger)
+        self._session, self._debugger = session, debugger
+        if self._closed:
+            return
+        debugger.run()

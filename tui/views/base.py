@@ -1,0 +1,100 @@
+"""The contract between a pane and what it shows, and the parts that tables share.
+
+A view is asked for the lines that are visible and formats no others: a map of 10⁵ blocks costs what
+the screen's rows cost.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from ...engine.request import Status
+from ...engine.state import RequestState
+from ..palette import STATUS_GLYPHS
+from ..selection import Links, Target
+from ..store import Store
+from ..text import Line, pad, pad_left
+
+
+class View:
+    """One pane's content. ``update`` prepares; ``line`` formats body line ``i``.
+
+    ``header`` and ``footer`` do not scroll. ``keys[i]`` is what body line ``i`` is about: None for
+    a heading. ``per_line`` items share a body line (1, except in the block map).
+    """
+
+    name = ""
+    about = ""
+    gutter = 2  # cells the pane keeps free for cursor and selection marks
+    follow_top = False  # new lines come at the top, and a cursor there stays there
+
+    def __init__(self) -> None:
+        self.header: list[Line] = []
+        self.footer: list[Line] = []
+        self.keys: Sequence[Target | None] = []
+        self.subtitle = ""
+        self.per_line = 1
+        self.cursor = 0  # set by the pane; for views that describe what is under it
+
+    def update(self, store: Store, width: int, height: int) -> None:
+        raise NotImplementedError
+
+    def line(self, i: int) -> Line:
+        raise NotImplementedError
+
+    def first_linked(self, links: Links) -> int | None:
+        """The first item that is linked to the selection."""
+        keys = (self.target(i) for i in range(self.items))
+        return next((i for i, key in enumerate(keys) if key and links.has(key)), None)
+
+    @property
+    def items(self) -> int:
+        """What a cursor can be on."""
+        return len(self.keys)
+
+    @property
+    def body_lines(self) -> int:
+        return -(-self.items // self.per_line)
+
+    def target(self, item: int) -> Target | None:
+        return self.keys[item] if 0 <= item < len(self.keys) else None
+
+    def item_at(self, body_line: int, x: int) -> int:
+        """The item drawn at column ``x`` (gutter included) of a body line."""
+        return body_line
+
+
+class Column(NamedTuple):
+    """A column of a table; ``right`` for numbers."""
+
+    title: str
+    width: int
+    right: bool = True
+
+
+def table_row(columns: Sequence[Column], cells: Sequence[tuple[str, str]]) -> Line:
+    """Cells (text, style) in their columns, two blanks apart."""
+    line: Line = []
+    for column, (text, style) in zip(columns, cells, strict=True):
+        fit = pad_left if column.right else pad
+        line.append((fit(text, column.width) + "  ", style))
+    return line
+
+
+def table_head(columns: Sequence[Column]) -> Line:
+    return table_row(columns, [(column.title, "heading") for column in columns])
+
+
+def width_of(columns: Sequence[Column]) -> int:
+    return sum(column.width + 2 for column in columns)
+
+
+def glyph_of(request: RequestState) -> tuple[str, str]:
+    """Glyph and style of a request's status, or of how it ended."""
+    key = request.finish_reason if request.status is Status.FINISHED else request.status
+    return STATUS_GLYPHS.get(key, ("?", "dim"))
+
+
+def heading(text: str, width: int) -> Line:
+    """A rule with a word in it, between the parts of a list."""
+    text = f"── {text} "
+    return [(text + "─" * max(0, width - len(text)), "faint")]

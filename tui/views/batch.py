@@ -1,0 +1,156 @@
+"""The batch pane: who is in this step and with what, who waits and why."""
+
+from collections.abc import Sequence
+
+from ...engine import events as ev
+from ...engine.request import Status
+from ...engine.state import RequestState, RowState
+from ..explain import why_deferred
+from ..selection import Target
+from ..store import Store
+from ..text import Line, bar, cell_len, clip, plural
+from .base import Column, View, glyph_of, heading, table_head, table_row, width_of
+
+COLUMNS = (
+    Column("req", 5),
+    Column("phase", 11, right=False),
+    Column("tokens", 6),
+    Column("positions", 11, right=False),
+    Column("chunk", 5),
+    Column("blocks", 6),
+    Column("cached", 6),
+)
+_LEAD = width_of(COLUMNS[:2])
+
+
+class BatchView(View):
+    name = "Batch"
+    about = "the requests of this step, then those that wait, with the reason"
+
+    def update(self, store: Store, width: int, height: int) -> None:
+        self._store, self._width = store, width
+        state = store.state
+        self._rows: Sequence[RowState] = state.rows
+        self._deferred = next((n for n in state.notes if isinstance(n, ev.Deferred)), None)
+        self._preempted = {n.req: n for n in state.notes if isinstance(n, ev.Preempted)}
+        self._starved = {n.req: n for n in state.notes if isinstance(n, ev.Starved)}
+        batch = {row.req for row in self._rows}
+        idle = [r for r in state.running if r not in batch]
+        self._extra: list[str] = []
+        keys: list[Target | None] = [Target("request", row.req) for row in self._rows]
+        if idle:
+            self._extra.append(f"running, not in this step: {len(idle)}")
+            keys += [None, *(Target("request", r) for r in idle)]
+        if state.waiting:
+            self._extra.append(f"waiting: {len(state.waiting)}")
+            keys += [None, *(Target("request", r) for r in state.waiting)]
+        self.keys = keys
+        decodes = sum(row.decode for row in self._rows)
+        self.subtitle = f"{plural(decodes, 'decode')} · {len(self._rows) - decodes} prefill"
+        self.header = [*self._budget(), [], table_head(COLUMNS)]
+        if not keys:
+            self.header = self._budget()
+        self._titles = iter(self._extra)
+        self._headings = {i: next(self._titles) for i, key in enumerate(keys) if key is None}
+
+    # --- the budget ------------------------------------------------------------------------------
+
+    def _budget(self) -> list[Line]:
+        budget = self._store.config.max_batch_tokens
+        if self._store.state.began is None:
+            return [[("budget ", "dim"), (f"{budget} tokens a step", "text")]]
+        decode = sum(row.count for row in self._rows if row.decode)
+        prefill = sum(row.count for row in self._rows) - decode
+        unused = budget - decode - prefill
+        words: Line = [
+            ("  decode ", "dim"),
+            (str(decode), "decode"),
+            ("  prefill ", "dim"),
+            (str(prefill), "prefill"),
+            ("  unused ", "dim"),
+            (str(unused), "text"),
+        ]
+        lead = f"budget {budget} "
+        room = self._width - len(lead) - sum(len(text) for text, _ in words)
+        parts = ((decode, "█", "decode"), (prefill, "▓", "prefill"), (unused, "░", "faint"))
+        first: Line = [(lead, "dim"), *bar(parts, max(0, min(60, room))), *words]
+        return [first, *self._why_unused(unused)]
+
+    def _why_unused(self, unused: int) -> list[Line]:
+        deferred = self._deferred
+        if deferred is None or not unused:
+            return []
+        text = f"{unused} unused: #{deferred.req} {why_deferred(deferred)}"
+        return [[(clip(text, self._width), "warn")]]
+
+    # --- the rows --------------------------------------------------------------------------------
+
+    def line(self, i: int) -> Line:
+        if i < len(self._rows):
+            return self._batch_row(self._rows[i])
+        key = self.keys[i]
+        if key is None:
+            return heading(self._headings[i], self._width)
+        request = self._store.state.requests[key.id]
+        if request.status in (Status.WAITING, Status.PREEMPTED):
+            return self._waiting_row(request)
+        starved = self._starved.get(request.id)
+        why = f"got nothing: {starved.why.replace('_', ' ')}" if starved else "admitted since"
+        return self._reason_row(request, request.status.value, why)
+
+    def _batch_row(self, row: RowState) -> Line:
+        request = self._store.state.requests.get(row.req)
+        phase, style = ("decode", "decode") if row.decode else ("prefill", "prefill")
+        glyph = "●" if row.decode else "◐"
+        last = row.start + row.count - 1
+        cells = [
+            (f"#{row.req}", "strong"),
+            (f"{glyph} {phase}", style),
+            (str(row.count), "text"),
+            (str(last) if row.count == 1 else f"{row.start}–{last}", "text"),
+            ("" if row.decode else f"{row.chunk}/{row.chunks}", "text"),
+            (str(len(request.block_table)) if request and request.live else "–", "text"),
+            (str(request.cached_tokens) if request else "–", "text"),
+        ]
+        line = table_row(COLUMNS, cells)
+        if request is not None:
+            line += self._outcome(request, row)
+        return line
+
+    def _outcome(self, request: RequestState, row: RowState) -> Line:
+        """The token that came of it, and how the request ended if it did."""
+        line: Line = []
+        room = self._width - width_of(COLUMNS)
+        if len(request.tokens) == row.start + row.count + 1:
+            token = clip(f"“{self._store.texts.token(request.tokens[-1])}”", room)
+            line.append((token, "strong"))
+            room -= cell_len(token)
+        if not request.live:
+            glyph, style = glyph_of(request)
+            line.append((clip(f"  {glyph} {request.finish_reason}", room), style))
+        return line
+
+    def _waiting_row(self, request: RequestState) -> Line:
+        return self._reason_row(request, request.status.value, self._reason(request))
+
+    def _reason_row(self, request: RequestState, phase: str, reason: str) -> Line:
+        glyph, style = glyph_of(request)
+        cells = [(f"#{request.id}", "dim"), (f"{glyph} {phase}", style)]
+        return [
+            *table_row(COLUMNS[:2], cells),
+            (clip(reason, self._width - _LEAD), "dim"),
+        ]
+
+    def _reason(self, request: RequestState) -> str:
+        deferred, preempted = self._deferred, self._preempted.get(request.id)
+        if preempted:
+            gave = f"gave its blocks to #{preempted.for_req}"
+            if preempted.for_req == request.id:
+                gave = "could get no block to go on"
+            return f"{gave}, {plural(preempted.lost_tokens, 'token')} of KV let go"
+        if deferred and deferred.req == request.id:
+            return why_deferred(deferred)
+        if deferred and request.submitted_step < self._store.state.step:
+            return f"behind #{deferred.req}"
+        known = plural(len(request.tokens), "token")
+        return f"{known} to compute, not looked at yet"

@@ -1,0 +1,106 @@
+"""The two lines at the top, and the line of hints above the keys."""
+
+from ...engine.debugger import Mode
+from ..store import Store
+from ..text import Line, bar, clip, plain
+
+RATES: tuple[float | None, ...] = (0.5, 1, 2, 4, 8, 16, None)
+
+
+def rate_text(rate: float | None) -> str:
+    return "at full speed" if rate is None else f"{rate:g} steps/s"
+
+
+def mode_span(store: Store) -> tuple[str, str]:
+    if store.failure:
+        return "✗ failed", "bad"
+    if store.mode is Mode.PLAYING:
+        return f"▶ playing {rate_text(store.rate)}", "good"
+    if store.mode is Mode.STEPPING:
+        return "▸ stepping", "good"
+    return ("■ done", "dim") if store.done else ("⏸ paused", "warn")
+
+
+def spread(left: Line, right: Line, width: int) -> Line:
+    """``left`` and ``right`` at the two ends; ``left`` gives way where there is no room."""
+    room = width - len(plain(right)) - 2
+    kept: Line = []
+    for text, style in left:
+        piece = clip(text, room)
+        kept.append((piece, style))
+        room -= len(piece)
+        if len(piece) < len(text) or room <= 0:
+            break
+    gap = width - len(plain(kept)) - len(plain(right))
+    return [*kept, (" " * max(1, gap), "text"), *right]
+
+
+def status_lines(store: Store, width: int) -> list[Line]:
+    """Model, mode and step; then the pool, the queues and the hit rate."""
+    info, state, cells = store.info, store.state, store.cells
+    about = [part for part in (info.architecture, info.dtype, info.device) if part]
+    left: Line = [(f" {info.name}", "title"), *((f" · {part}", "dim") for part in about)]
+    right: Line = [mode_span(store), ("   step ", "dim"), (f"{state.step} ", "title")]
+    return [spread(left, right, width), _pool_line(store, cells.used, width)]
+
+
+def _pool_line(store: Store, used: int, width: int) -> Line:
+    state, total = store.state, store.config.num_blocks
+    cached = total - used - state.free
+    hit = store.hit_rate
+    numbers: Line = [
+        (f" {used:,}", "held"),
+        (" used  ", "dim"),
+        (f"{cached:,}", "evictable"),
+        (" cached  ", "dim"),
+        (f"{state.free:,}", "text"),
+        (f" free of {total:,}", "dim"),
+    ]
+    right: Line = [
+        ("run ", "dim"),
+        (str(len(state.running)), "text"),
+        ("  wait ", "dim"),
+        (str(len(state.waiting)), "warn" if state.waiting else "text"),
+        ("  hit ", "dim"),
+        ("–" if hit is None else f"{hit:.0f}%", "text"),
+        (" ", "dim"),
+    ]
+    room = width - len(plain(numbers)) - len(plain(right)) - len(" kv  ") - 3
+    parts = ((used, "█", "held"), (cached, "▒", "evictable"), (state.free, "░", "faint"))
+    left: Line = [(" kv ", "dim"), *bar(parts, max(0, min(60, room))), *numbers]
+    return spread(left, right, width)
+
+
+def hint_line(store: Store, width: int) -> Line:
+    """The selection; else what to do when nothing goes on; else the step just taken."""
+    text, style = _hint(store)
+    return [(" " + clip(text, width - 2), style)]
+
+
+def _hint(store: Store) -> tuple[str, str]:
+    state = store.state
+    if store.selected is not None:
+        return f"◆ {store.links.words} · esc clears", "accent"
+    if store.failure:
+        return "the engine has stopped; what it held last stays readable · q quits", "bad"
+    if store.done:
+        return "all requests finished: press i for another, q to quit", "good"
+    if not state.requests and store.idle:
+        return "no requests yet: press i to send a prompt", "accent"
+    if state.step == 0 and store.mode is Mode.PAUSED:
+        return "press s to take the first step, space to run, ? for help", "accent"
+    return step_summary(store), "dim"
+
+
+def step_summary(store: Store) -> str:
+    """What the last step did and how long its parts took."""
+    state = store.state
+    if not state.step:
+        return ""
+    decodes = sum(row.count for row in state.rows if row.decode)
+    prefill = sum(row.count for row in state.rows) - decodes
+    text = f"step {state.step}: {decodes} decode + {prefill} prefill tokens"
+    if not state.timings:
+        return text
+    parts = " · ".join(f"{k} {1e3 * v:.1f}" for k, v in state.timings.items() if v >= 5e-5)
+    return f"{text} in {1e3 * state.step_seconds:.1f} ms" + (f" ({parts})" if parts else "")

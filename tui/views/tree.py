@@ -1,0 +1,80 @@
+"""The radix tree pane: a line a node, its first tokens as text, its numbers at the right."""
+
+from ...engine.state import ROOT, EngineState, NodeState
+from ..cells import EVICTABLE, GLYPHS, STYLES, code_for
+from ..selection import Target
+from ..store import Store
+from ..text import Line, pad, plural
+from .base import Column, View, table_head, table_row, width_of
+
+NUMBERS = (
+    Column("tokens", 6),
+    Column("blocks", 6),
+    Column("refs", 4),
+    Column("hits", 4),
+    Column("age", 4),
+)
+
+
+class TreeView(View):
+    name = "Tree"
+    about = "the radix tree: which token prefixes are cached, and in how many blocks"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._keys: list[int] = []
+
+    def update(self, store: Store, width: int, height: int) -> None:
+        self._store, self._width = store, width
+        self._text = max(8, width - width_of(NUMBERS))
+        self._keys = store.order
+        blocks = store.config.num_blocks - store.cells.counts[0] - store.cells.counts[1]
+        self.subtitle = f"{plural(len(self._keys), 'node')} · {plural(blocks, 'block')}"
+        self.header = [[(pad("prefix", self._text), "heading"), *table_head(NUMBERS)]]
+        if not self._keys:
+            self.header = []
+
+    @property
+    def items(self) -> int:
+        return len(self._keys)
+
+    def target(self, item: int) -> Target | None:
+        return Target("node", self._keys[item]) if 0 <= item < len(self._keys) else None
+
+    def line(self, i: int) -> Line:
+        store = self._store
+        state = store.state
+        node = state.nodes[self._keys[i]]
+        code = code_for(node.refs)
+        quiet = code == EVICTABLE
+        style = "dim" if quiet else "text"
+        guides = _guides(state, node, self._text // 2)
+        room = self._text - len(guides) - 3
+        age = state.step - node.last_used
+        cells = [
+            (f"{len(node.tokens):,}", style),
+            (f"{len(node.blocks):,}", style),
+            (str(node.refs), STYLES[code] if node.refs else "dim"),
+            (str(node.hits), style),
+            (str(age) if age else "now", style),
+        ]
+        return [
+            (guides, "faint"),
+            (GLYPHS[code] + " ", STYLES[code]),
+            (pad(store.texts.head(node), room) + " ", "dim" if quiet else STYLES[code]),
+            *table_row(NUMBERS, cells),
+        ]
+
+
+def _guides(state: EngineState, node: NodeState, limit: int) -> str:
+    """The lines that lead to ``node``: two cells a level, the outer ones cut where it is deep."""
+    parts: list[str] = []
+    parent = state.nodes[node.parent]
+    parts.append("└╴" if parent.children[-1] == node.id else "├╴")
+    while parent.id != ROOT and len(parts) * 2 < limit:
+        above = state.nodes[parent.parent]
+        parts.append("  " if above.children[-1] == parent.id else "│ ")
+        parent = above
+    if parent.id != ROOT:
+        parts[-1] = "… "
+    return "".join(reversed(parts))

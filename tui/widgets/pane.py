@@ -1,0 +1,272 @@
+"""`Pane`: a window onto a `View`, drawn line by line.
+
+The pane owns cursor, scroll position and marks; what the lines say is the view's business. It
+formats the visible lines only, and repaints those that differ from what is on the screen.
+"""
+
+from rich.segment import Segment
+from rich.style import Style
+from textual import events
+from textual.geometry import Region
+from textual.message import Message
+from textual.strip import Strip
+from textual.widget import Widget
+
+from ..palette import StyleTable, style_table
+from ..selection import Target
+from ..store import Store
+from ..text import cell_len, set_cell_size
+from ..views.base import View
+from ..views.blocks import BlocksView
+
+Run = tuple[str, str, str]  # text, style, ground
+Row = tuple[Run, ...]
+
+
+class LineWidget(Widget):
+    """A widget of styled lines that repaints only those that changed."""
+
+    def __init__(self, **options: str | None) -> None:
+        super().__init__(**options)  # pyright: ignore[reportArgumentType]
+        self._rows: list[Row] = []
+        self._table: StyleTable = {}
+        self._base = Style()
+
+    def rows(self, width: int, height: int) -> list[Row]:
+        """The ``height`` lines to show now. For subclasses to fill."""
+        raise NotImplementedError
+
+    def sync(self) -> None:
+        """Work out what to show, and repaint where that is new."""
+        width, height = self.content_size
+        if not (width and height and self.display):
+            return
+        rows = self.rows(width, height)
+        before, self._rows = self._rows, rows
+        if len(before) != len(rows):
+            self.refresh()
+            return
+        dirty = [y for y in range(len(rows)) if rows[y] != before[y]]
+        if dirty:
+            self.refresh(*(Region(0, y, width, 1) for y in dirty))
+
+    def notify_style_update(self) -> None:
+        super().notify_style_update()
+        self._table = {}
+
+    def on_resize(self) -> None:
+        self._rows = []
+        self.sync()
+
+    def render_line(self, y: int) -> Strip:
+        if not self._table:
+            self._base = self.rich_style
+            table = style_table(self.app.current_theme.dark)
+            self._table = {key: self._base + style for key, style in table.items()}
+        width = self.content_size.width
+        row = self._rows[y] if y < len(self._rows) else ()
+        used = 0
+        segments: list[Segment] = []
+        ground = ""
+        for text, style, ground in row:
+            cells = cell_len(text)
+            if used + cells > width:
+                text = set_cell_size(text, width - used)
+                cells = width - used
+            segments.append(Segment(text, self._table[style, ground]))
+            used += cells
+            if used >= width:
+                break
+        if used < width:
+            # The ground of a marked row reaches to the end of the line; that of a cell does not.
+            rest = self._table["text", ground if ground in ("cursor", "linked") else ""]
+            segments.append(Segment(" " * (width - used), rest))
+        return Strip(segments, width)
+
+
+class Pane(LineWidget, can_focus=True):
+    """A scrolling view with a cursor. ``number`` is its key, or 0 for a strip without one."""
+
+    class Chosen(Message):
+        """Something was clicked, to be selected."""
+
+        def __init__(self, pane: "Pane", target: Target) -> None:
+            super().__init__()
+            self.pane = pane
+            self.target = target
+
+    class Clicked(Message):
+        """The pane was clicked anywhere, which makes it the active one."""
+
+        def __init__(self, pane: "Pane") -> None:
+            super().__init__()
+            self.pane = pane
+
+    def __init__(self, view: View, store: Store, number: int = 0, id: str | None = None) -> None:
+        super().__init__(id=id, classes="pane")
+        self.view = view
+        self.store = store
+        self.number = number
+        self.cursor = 0
+        self.top = 0
+        self._key: Target | None = None
+        self._body = 1
+        self._reveal = False
+        self.can_focus = bool(number)
+        if number:
+            self.border_title = f"{number} {view.name}"
+
+    # --- drawing ---------------------------------------------------------------------------------
+
+    def rows(self, width: int, height: int) -> list[Row]:
+        view = self.view
+        view.cursor = self.cursor
+        inner = width - 1 - view.gutter  # the last column is the scroll bar's
+        view.update(self.store, inner, height)
+        self._keep_cursor()
+        header, footer = view.header, view.footer
+        self._body = max(1, height - len(header) - len(footer))
+        if self._reveal:
+            self._scroll_to_links()
+        self.top = max(0, min(self.top, view.body_lines - self._body))
+        blank = " " * view.gutter
+        rows: list[Row] = [((blank, "text", ""), *((t, s, "") for t, s in ln)) for ln in header]
+        bar = self._scroll_bar(view.body_lines)
+        for y in range(self._body):
+            row = self._body_row(self.top + y)
+            rows.append(self._with_bar(row, bar[y], width - 1) if bar else row)
+        rows += [((blank, "text", ""), *((t, s, "") for t, s in ln)) for ln in footer]
+        if self.number and view.subtitle != self.border_subtitle:
+            self.border_subtitle = view.subtitle
+        return rows[:height]
+
+    def _body_row(self, i: int) -> Row:
+        view = self.view
+        if i >= view.body_lines:
+            return ()
+        focused = self.has_focus
+        if isinstance(view, BlocksView):
+            return tuple(view.grounds(i, self.cursor if focused else -1))
+        key = view.target(i)
+        here = focused and i == self.cursor
+        linked = key is not None and self.store.links.has(key)
+        mark = "◆" if key is not None and key == self.store.selected else "◇" if linked else " "
+        ground = "cursor" if here else "linked" if linked else ""
+        lead = ("▸" if here else " ") + mark
+        return ((lead, "accent", ground), *((t, s, ground) for t, s in view.line(i)))
+
+    def _scroll_bar(self, lines: int) -> str:
+        body = self._body
+        if lines <= body:
+            return ""
+        size = max(1, body * body // lines)
+        start = (body - size) * self.top // max(1, lines - body)
+        return "".join("┃" if start <= y < start + size else "│" for y in range(body))
+
+    def _with_bar(self, row: Row, glyph: str, width: int) -> Row:
+        used = sum(cell_len(text) for text, _, _ in row)
+        style = "dim" if glyph == "┃" else "faint"
+        ground = row[-1][2] if row and row[-1][2] in ("cursor", "linked") else ""
+        return (*row, (" " * max(0, width - used), "text", ground), (glyph, style, ""))
+
+    # --- the cursor ------------------------------------------------------------------------------
+
+    @property
+    def target(self) -> Target | None:
+        """What the cursor is on."""
+        return self.view.target(self.cursor)
+
+    def _keep_cursor(self) -> None:
+        """Stay on the same thing when the lines move under the cursor."""
+        view = self.view
+        at_top = view.follow_top and self.top == 0 and self.cursor <= 1
+        if not at_top and self._key is not None:
+            moved = view.target(self.cursor) != self._key
+            if moved and self._key in view.keys:
+                item = view.keys.index(self._key)
+                self.top += item - self.cursor
+                self.cursor = item
+        self.cursor = self._off_heading(max(0, min(self.cursor, view.items - 1)), 1)
+        self._key = self.target
+
+    def move(self, dx: int, dy: int) -> None:
+        """Move the cursor by cells and lines."""
+        self.go(self.cursor + dx + dy * self.view.per_line, stay_in_column=bool(dy))
+
+    def half_page(self, direction: int) -> None:
+        step = max(1, self._body // 2) * self.view.per_line
+        self.go(self.cursor + direction * step, stay_in_column=True)
+
+    def go(self, item: int, stay_in_column: bool = False) -> None:
+        """Put the cursor on ``item`` and scroll until it shows."""
+        last = self.view.items - 1
+        per_line = self.view.per_line
+        if stay_in_column and per_line > 1:
+            if item < 0:
+                item = self.cursor % per_line
+            while item > last and item - per_line >= 0:
+                item -= per_line
+        item = max(0, min(item, last))
+        self.cursor = self._off_heading(item, 1 if item >= self.cursor else -1)
+        self._key = self.target
+        line = self.cursor // per_line
+        self.top = max(line - self._body + 1, min(self.top, line))
+        if self.cursor <= self._off_heading(0, 1):
+            self.top = 0
+        self.sync()
+
+    def _off_heading(self, item: int, direction: int) -> int:
+        """``item``, or where it is a heading the next line in ``direction`` that is none."""
+        for way in (direction, -direction):
+            at = item
+            while 0 <= at < self.view.items:
+                if self.view.target(at) is not None:
+                    return at
+                at += way
+        return max(0, item)
+
+    def reveal(self) -> None:
+        """When next drawn, scroll until something linked to the selection shows; the cursor
+        stays."""
+        self._reveal = True
+
+    def _scroll_to_links(self) -> None:
+        self._reveal = False
+        item = self.view.first_linked(self.store.links)
+        if item is None:
+            return
+        line = item // self.view.per_line
+        if not self.top <= line < self.top + self._body:
+            self.top = max(0, line - self._body // 3)
+
+    def on_focus(self) -> None:
+        self.sync()
+
+    def on_blur(self) -> None:
+        self.sync()
+
+    # --- the mouse -------------------------------------------------------------------------------
+
+    def on_click(self, event: events.Click) -> None:
+        self.post_message(self.Clicked(self))
+        at = event.get_content_offset(self)
+        if at is None:
+            return
+        body_line = at.y - len(self.view.header) + self.top
+        if not 0 <= at.y - len(self.view.header) < self._body or body_line >= self.view.body_lines:
+            return
+        item = self.view.item_at(body_line, at.x)
+        if 0 <= item < self.view.items:
+            self.go(item)
+            if self.target is not None:
+                self.post_message(self.Chosen(self, self.target))
+
+    def on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:
+        event.stop()
+        self.top += 3
+        self.sync()
+
+    def on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
+        event.stop()
+        self.top = max(0, self.top - 3)
+        self.sync()
