@@ -20,6 +20,8 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     vocab_size: int = 0  # 0: not known, token ids are not checked
     eos_token_ids: tuple[int, ...] = ()
     schedule_policy: str = "fcfs"
+    admission_policy: str = "optimistic"
+    preemption_policy: str = "newest"
     eviction_policy: str = "lru"
     seed: int = 0
 

@@ -1,4 +1,4 @@
-"""`Engine.step()`: schedule → execute → commit, and what happens when the middle one fails.
+"""`Engine.step()`: schedule → execute → commit, and what happens when one of them fails.
 
 The engine is synchronous and owned by one thread; whoever has several (a screen, a server) hands it
 work between steps. Text, models and devices are not its business: it deals in token ids and a
@@ -6,22 +6,21 @@ work between steps. Text, models and devices are not its business: it deals in t
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from heapq import heappop, heappush
 
 from .cache import PrefixCache
 from .config import EngineConfig
 from .errors import RequestRefused
-from .events import (
-    EventLog,
-    Finished,
-    Refused,
-    Sampled,
-    StepBegan,
-    StepFailed,
-    Submitted,
+from .events import EventLog, Finished, Refused, Sampled, StepBegan, StepFailed, Submitted
+from .plan import Plan, Row, Runner, StepOutput
+from .policies import (
+    ADMISSION_POLICIES,
+    EVICTION_POLICIES,
+    PREEMPTION_POLICIES,
+    SCHEDULE_POLICIES,
+    choose,
 )
-from .plan import Plan, Runner, StepOutput
-from .policies import EVICTION_POLICIES, SCHEDULE_POLICIES, choose
 from .request import FinishReason, Request, Status
 from .sampling import SamplingParams
 from .scheduler import Scheduler
@@ -47,38 +46,81 @@ class Engine:
         self.clock = clock
         self.log = EventLog()
         eviction = choose(EVICTION_POLICIES, config.eviction_policy, "--eviction-policy")
-        schedule = choose(SCHEDULE_POLICIES, config.schedule_policy, "--schedule-policy")
         self.cache = PrefixCache(config, eviction, self.log)
-        self.scheduler = Scheduler(config, self.cache, schedule, self.log)
+        self.scheduler = Scheduler(
+            config,
+            self.cache,
+            self.log,
+            choose(SCHEDULE_POLICIES, config.schedule_policy, "--schedule-policy"),
+            choose(ADMISSION_POLICIES, config.admission_policy, "--admission-policy"),
+            choose(PREEMPTION_POLICIES, config.preemption_policy, "--preemption-policy"),
+        )
         self.requests: dict[int, Request] = {}  # the live ones
         self.step_count = 0
         self._next_id = 0
         self._eos = frozenset(config.eos_token_ids)
+        self._deadlines: list[tuple[float, int, float]] = []  # (when, request, timeout), a heap
+        self._in_step = False
+        self._aborted: set[int] = set()  # while their step was being executed
 
     # --- requests --------------------------------------------------------------------------------
 
-    def submit(self, prompt: list[int], params: SamplingParams | None = None) -> Request:
-        """Queue a prompt. Raises `RequestRefused`, with the numbers, if it can never run."""
-        params = params or SamplingParams()
-        self._check_ids(prompt)
-        request = Request(self._next_id, list(prompt), params)
-        self._next_id += 1
-        if self.log.on:
-            self.log.add(Submitted(request.id, list(prompt), params))
-        refusal = self._refusal(request)
-        if refusal:
-            if self.log.on:
-                self.log.add(refusal)
-                self.log.add(Finished(request.id, FinishReason.ERROR.value, _explain(refusal)))
-                self.log.close(self.clock())
-            raise RequestRefused(_explain(refusal))
-        self.requests[request.id] = request
-        self.scheduler.submit(request)
-        if self.log.on:
-            self.log.close(self.clock())
-        return request
+    def submit(
+        self,
+        prompt: list[int],
+        params: SamplingParams | None = None,
+        *,
+        priority: int = 0,
+        salt: str = "",
+        timeout: float | None = None,
+    ) -> Request:
+        """Queue a prompt. Raises `RequestRefused`, with the numbers, if it can never run.
 
-    def _check_ids(self, prompt: list[int]) -> None:
+        ``priority``: the lower, the sooner (for policies that look at it). ``salt``: prefixes are
+        shared only among requests with the same one. ``timeout``: seconds until it is aborted.
+        """
+        return self.submit_samples(
+            prompt, params, 1, priority=priority, salt=salt, timeout=timeout
+        )[0]
+
+    def submit_samples(
+        self,
+        prompt: list[int],
+        params: SamplingParams | None = None,
+        n: int = 1,
+        *,
+        priority: int = 0,
+        salt: str = "",
+        timeout: float | None = None,
+    ) -> list[Request]:
+        """Queue ``n`` samples of one prompt. They share the prompt's full blocks, and each has a
+        seed of its own. Refusal as in `submit`, of all together."""
+        params = params or SamplingParams()
+        self._check(prompt, n, timeout)
+        group = self._next_id
+        requests: list[Request] = []
+        for i in range(n):
+            request = Request(group + i, list(prompt), params.sample(i), priority, salt, group)
+            requests.append(request)
+            if self.log.on:
+                self.log.add(
+                    Submitted(
+                        request.id, list(prompt), request.params, priority, salt, group, timeout
+                    )
+                )
+        self._next_id += n
+        refusal = self._refusal(requests[0])
+        if refusal:
+            self._refuse(requests, refusal)
+        for request in requests:
+            self.requests[request.id] = request
+            self.scheduler.submit(request)
+            if timeout is not None:
+                heappush(self._deadlines, (self.clock() + timeout, request.id, timeout))
+        self._close_record()
+        return requests
+
+    def _check(self, prompt: list[int], n: int, timeout: float | None) -> None:
         if not prompt:
             raise RequestRefused("the prompt is empty; it needs at least one token")
         vocab = self.config.vocab_size
@@ -87,6 +129,10 @@ class Engine:
             raise RequestRefused(
                 f"token id {bad} is not in the model's vocabulary; ids run from 0 to {vocab - 1}"
             )
+        if n < 1:
+            raise RequestRefused(f"n is {n}; it must be at least 1")
+        if timeout is not None and timeout <= 0:
+            raise RequestRefused(f"timeout is {timeout}; it must be above 0 seconds")
 
     def _refusal(self, request: Request) -> Refused | None:
         config = self.config
@@ -97,14 +143,29 @@ class Engine:
             return Refused(request.id, "prompt_exceeds_pool", request.prompt_len, config.capacity)
         return None
 
-    def abort(self, request_id: int) -> bool:
-        """End a request between steps; false if it is unknown or has ended already."""
-        request = self.requests.pop(request_id, None)
-        if request is None:
-            return False
-        self.scheduler.finish(request, FinishReason.ABORT)
+    def _refuse(self, requests: Sequence[Request], refusal: Refused) -> None:
+        message = _explain(refusal)
         if self.log.on:
-            self.log.close(self.clock())
+            for request in requests:
+                self.log.add(Refused(request.id, refusal.why, refusal.need, refusal.limit))
+                self.log.add(Finished(request.id, FinishReason.ERROR.value, message))
+        self._close_record()
+        raise RequestRefused(message)
+
+    def abort(self, request_id: int) -> bool:
+        """End a request; false if it is unknown or has ended already.
+
+        Between steps it ends at once. From within a step (a runner's callback) it ends with the
+        step, and the token sampled meanwhile is dropped.
+        """
+        if request_id not in self.requests or request_id in self._aborted:
+            return False
+        if self._in_step:
+            self._aborted.add(request_id)
+            return True
+        self.scheduler.finish(self.requests[request_id], FinishReason.ABORT)
+        self._forget_ended()
+        self._close_record()
         return True
 
     def has_work(self) -> bool:
@@ -113,38 +174,48 @@ class Engine:
     def reset_prefix_cache(self) -> int:
         """Forget every cached prefix that no request holds; returns the blocks freed."""
         freed = self.cache.reset()
-        if self.log.on:
-            self.log.close(self.clock())
+        self._close_record()
         return freed
 
     # --- the step --------------------------------------------------------------------------------
 
     def step(self) -> Plan | None:
-        """Run one step; returns what ran, or None (and no step is counted) without work."""
+        """Run one step; returns what ran, or None (and no step is counted) without work.
+
+        If anything in it raises, the requests of this step end with ``error``, the blocks they
+        were to fill are withdrawn and the next step runs. An interrupt does the same and goes on.
+        """
         if not self.requests:
             return None
         began = self.clock()
         self.step_count += 1
-        log, cache = self.log, self.cache
-        log.begin_step(self.step_count)
-        cache.begin_step(self.step_count)
-        if log.on:
-            self._log_step_began()
-        plan = self.scheduler.schedule(self.step_count)
-        self._forget_finished()
-        scheduled = self.clock()
-        timings = {"schedule": scheduled - began}
+        self.log.begin_step(self.step_count)
+        self.cache.begin_step(self.step_count)
+        timings: dict[str, float] = {}
+        plan = Plan(self.step_count, [])
+        self._in_step = True
         try:
+            if self.log.on:
+                self._log_step_began()
+            self._expire(began)
+            plan = self.scheduler.schedule(self.step_count)
+            timings["schedule"] = self.clock() - began
             output = self.runner.execute(plan) if plan.rows else StepOutput([])
-        except Exception as error:
-            self._fail(plan, error)
-        else:
+            timings |= output.timings
             committing = self.clock()
             self._commit(plan, output)
-            timings |= output.timings
             timings["commit"] = self.clock() - committing
-        if log.on:
-            log.close(began, self.clock() - began, timings)
+        except Exception as error:
+            self._fail(error)
+        except BaseException as error:
+            self._fail(error)
+            raise
+        finally:
+            self._in_step = False
+            self._aborted.clear()
+            self._forget_ended()
+            if self.log.on:
+                self.log.close(began, self.clock() - began, timings)
         return plan
 
     def _log_step_began(self) -> None:
@@ -159,47 +230,70 @@ class Engine:
             )
         )
 
+    def _expire(self, now: float) -> None:
+        """Abort the requests whose time is up."""
+        while self._deadlines and self._deadlines[0][0] <= now:
+            _, request_id, timeout = heappop(self._deadlines)
+            request = self.requests.get(request_id)
+            if request is not None:
+                self.scheduler.finish(
+                    request,
+                    FinishReason.ABORT,
+                    f"timed out after {timeout:g} s with {len(request.output)} tokens generated",
+                )
+
     def _commit(self, plan: Plan, output: StepOutput) -> None:
         """Append the sampled tokens and end the requests that are done."""
         rows = [row for row in plan.rows if row.samples]
-        if self.log.on and rows:
-            ids = [row.request.id for row in rows]
-            self.log.add(Sampled(ids, list(output.tokens), list(output.logprobs)))
-        logprobs = output.logprobs or [None] * len(rows)
-        for row, token, logprob in zip(rows, output.tokens, logprobs, strict=True):
-            request = row.request
-            request.tokens.append(token)
-            request.status = Status.DECODING
+        tokens, logprobs = output.tokens, output.logprobs
+        if len(tokens) != len(rows):
+            raise ValueError(f"the runner sampled {len(tokens)} tokens for {len(rows)} rows")
+        if self._aborted:
+            keep = [i for i, row in enumerate(rows) if row.request.id not in self._aborted]
+            rows, tokens = [rows[i] for i in keep], [tokens[i] for i in keep]
+            logprobs = [logprobs[i] for i in keep] if logprobs else ()
+            for request_id in sorted(self._aborted):
+                self.scheduler.finish(self.requests[request_id], FinishReason.ABORT)
+        self._append(rows, tokens)
+        for row, logprob in zip(rows, logprobs, strict=False):
             if logprob is not None:
-                request.logprobs.append(logprob)
-            reason = self._finish_reason(request, token)
+                row.request.logprobs.append(logprob)
+        if self.log.on and rows:
+            self.log.add(Sampled([row.request.id for row in rows], list(tokens), list(logprobs)))
+        for row, token in zip(rows, tokens, strict=True):
+            reason = self._finish_reason(row.request, token)
             if reason:
-                del self.requests[request.id]
-                self.scheduler.finish(request, reason)
+                self.scheduler.finish(row.request, reason)
+
+    def _append(self, rows: Sequence[Row], tokens: Sequence[int]) -> None:
+        for row, token in zip(rows, tokens, strict=True):
+            row.request.tokens.append(token)
+            row.request.status = Status.DECODING
 
     def _finish_reason(self, request: Request, token: int) -> FinishReason | None:
         params = request.params
         if token in params.stop_token_ids or (token in self._eos and not params.ignore_eos):
             return FinishReason.STOP
-        length = len(request.tokens)
-        if length - request.prompt_len >= params.max_tokens or length >= self.config.max_model_len:
+        if request.to_generate <= 0 or len(request.tokens) >= self.config.max_model_len:
             return FinishReason.LENGTH
         return None
 
-    def _fail(self, plan: Plan, error: Exception) -> None:
-        """End the requests of this step and take back the blocks it was to fill; the rest go on."""
+    def _fail(self, error: BaseException) -> None:
+        """End the requests of this step and take back the blocks it was to fill."""
         text = f"{type(error).__name__}: {error}"
+        for request in self.scheduler.blame():
+            self.scheduler.finish(request, FinishReason.ERROR, f"the step failed: {text}")
+        self.cache.withdraw_step()
         if self.log.on:
             self.log.add(StepFailed(text))
-        for row in plan.rows:
-            del self.requests[row.request.id]
-            self.scheduler.finish(row.request, FinishReason.ERROR, f"the step failed: {text}")
-        self.cache.withdraw_step()
 
-    def _forget_finished(self) -> None:
-        """Drop what the scheduler ended by itself (requests that outgrew the pool)."""
+    def _forget_ended(self) -> None:
         for request in self.scheduler.take_ended():
-            del self.requests[request.id]
+            self.requests.pop(request.id, None)
+
+    def _close_record(self) -> None:
+        if self.log.on:
+            self.log.close(self.clock())
 
 
 def _explain(refusal: Refused) -> str:

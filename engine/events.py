@@ -33,6 +33,10 @@ class Submitted(Event, frozen=True):
     req: int
     prompt: list[int]
     params: SamplingParams
+    priority: int = 0
+    salt: str = ""
+    group: int = -1  # samples of one prompt share the id of the first
+    timeout: float | None = None  # seconds
 
 
 class Refused(Event, frozen=True):
@@ -164,6 +168,7 @@ class Inserted(Event, frozen=True):
     parent: int
     tokens: list[int]
     blocks: list[int]
+    salt: str = ""
 
 
 class Extended(Event, frozen=True):
@@ -314,5 +319,11 @@ class EventLog:
         self._first += len(events)
         self._events = []
         self.add = self._events.append
+        failed: Exception | None = None
         for listener in tuple(self._listeners):
-            listener(record)
+            try:
+                listener(record)
+            except Exception as error:  # the others' pictures must not miss a record
+                failed = failed or error
+        if failed:
+            raise failed

@@ -1,7 +1,7 @@
-"""The radix tree: which token prefixes have their KV in which blocks, and who holds them.
+"""The radix tree: which token prefixes have their KV in which blocks, and how many hold them.
 
 A node is a run of whole blocks; children differ in their first block. The tree knows tokens, blocks
-and holders, and nothing of requests' state or of the free list (`cache.py` joins it to those).
+and holders, and nothing of requests, events or the free list: `cache.py` joins it to those.
 
 Three facts keep it simple:
 
@@ -11,7 +11,7 @@ Three facts keep it simple:
 * *A node is pinned while it, or anything below it, is held.* An unheld node can have held children
   (a request that computed a private twin of it and went on), so ``pinned_children`` is counted.
 * *Evictable leaves sit in a heap with lazy deletion*: an entry counts if its key is still the
-  node's. Every touch goes through hold and release, which pushes afresh, so a leaf that can be
+  node's. Every touch goes through hold and release, which push afresh, so a leaf that can be
   evicted always has a current entry, and no allocation walks the tree.
 
 The idea of a radix tree over KV is SGLang's (arXiv 2312.07104).
@@ -20,15 +20,17 @@ The idea of a radix tree over KV is SGLang's (arXiv 2312.07104).
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
+from typing import NamedTuple
 
-from .events import EventLog, Evicted, Extended, Inserted, Split
 from .policies import EvictionPolicy
-
-NO_REQUEST = -1
 
 
 class Node:
-    """``tokens`` (from position ``start`` of the prefix) and the ``blocks`` that hold their KV."""
+    """``tokens`` (from position ``start`` of the prefix) and the ``blocks`` that hold their KV.
+
+    ``created`` and ``last_used`` are steps, ``hits`` counts the requests that matched it and
+    ``priority`` is the most urgent (lowest) of those that used it.
+    """
 
     __slots__ = (
         "blocks",
@@ -36,24 +38,30 @@ class Node:
         "created",
         "hits",
         "id",
+        "key",
         "last_used",
         "parent",
         "pinned_children",
+        "priority",
         "refs",
         "start",
         "tokens",
     )
 
-    def __init__(self, id: int, parent: "Node | None", start: int, step: int) -> None:
+    def __init__(
+        self, id: int, parent: "Node | None", key: tuple[object, ...], start: int, step: int
+    ) -> None:
         self.id = id
         self.parent = parent
+        self.key = key  # under which the parent has it
         self.start = start
         self.tokens: list[int] = []
         self.blocks: list[int] = []
-        self.children: dict[tuple[int, ...], Node] = {}
+        self.children: dict[tuple[object, ...], Node] = {}
         self.refs = 0
         self.pinned_children = 0
         self.hits = 0
+        self.priority = 0
         self.created = step
         self.last_used = step
 
@@ -63,11 +71,19 @@ class Node:
 
     @property
     def evictable(self) -> bool:
-        """A leaf that nobody holds. (The root has a parent of None and never is.)"""
+        """A leaf that nobody holds. (The root, and a node that is gone, have no parent.)"""
         return not self.children and self.refs == 0 and self.parent is not None
 
     def __repr__(self) -> str:
         return f"Node({self.id}, blocks={self.blocks}, refs={self.refs})"
+
+
+class Use(NamedTuple):
+    """Who touches the tree, and when: stamped on the nodes of its path."""
+
+    step: int
+    salt: str = ""  # a namespace: prefixes under different salts never meet
+    priority: int = 0
 
 
 @dataclass(slots=True, frozen=True)
@@ -83,13 +99,40 @@ class Match:
     evictable: int
 
 
+class Cut(NamedTuple):
+    """A split: the first ``tokens`` tokens of ``node`` are now in the new node ``upper`` above."""
+
+    node: int
+    upper: int
+    tokens: int
+
+
+class Insertion(NamedTuple):
+    """What `insert` did: ``blocks`` (of ``tokens``) entered ``node``, new below ``parent`` unless
+    ``extended``; ``cut`` if a node had to be split for it."""
+
+    node: int
+    parent: int
+    tokens: list[int]
+    blocks: list[int]
+    extended: bool
+    cut: Cut | None
+
+
+class Trim(NamedTuple):
+    """``blocks``, last first, were cut off the tail of ``node``."""
+
+    node: int
+    blocks: list[int]
+    last_used: int
+
+
 class RadixTree:
     """Maps token prefixes to blocks of ``block_size`` tokens; ``policy`` orders evictions."""
 
-    def __init__(self, block_size: int, policy: EvictionPolicy, log: EventLog) -> None:
+    def __init__(self, block_size: int, policy: EvictionPolicy) -> None:
         self.block_size = block_size
-        self.log = log
-        self.root = Node(0, None, 0, 0)
+        self.root = Node(0, None, (), 0, 0)
         self.node_of: dict[int, Node] = {}  # block → node
         self.num_nodes = 0
         self.evictable_blocks = 0
@@ -99,26 +142,26 @@ class RadixTree:
 
     # --- looking ---------------------------------------------------------------------------------
 
-    def match(self, tokens: Sequence[int], max_blocks: int) -> Match:
+    def match(self, tokens: Sequence[int], max_blocks: int, salt: str = "") -> Match:
         """The longest cached prefix of ``tokens``, up to ``max_blocks``. Changes nothing."""
         node, used = self.root, 0
         blocks: list[int] = []
         evictable = 0
-        for child, fit in self._walk(tokens, max_blocks, self.root, 0):
+        for child, fit in self._walk(tokens, max_blocks, self.root, 0, salt):
             node, used = child, fit
             blocks += child.blocks[:fit]
             evictable += 0 if child.pinned else fit
         return Match(node, used, blocks, evictable)
 
     def _walk(
-        self, tokens: Sequence[int], max_blocks: int, node: Node, depth: int
+        self, tokens: Sequence[int], max_blocks: int, node: Node, depth: int, salt: str
     ) -> Iterator[tuple[Node, int]]:
         """From the end of ``node``, ``depth`` blocks down: each further node on the path of
         ``tokens`` with how many of its blocks agree; only the last may agree in part."""
         size = self.block_size
         while depth < max_blocks:
             at = depth * size
-            child = node.children.get(tuple(tokens[at : at + size]))
+            child = node.children.get(self._key(node, tokens[at : at + size], salt))
             if child is None:
                 return
             limit = min(len(child.blocks), max_blocks - depth)
@@ -128,30 +171,36 @@ class RadixTree:
                 return
             node, depth = child, depth + fit
 
+    def _key(self, parent: Node, block: Sequence[int], salt: str) -> tuple[object, ...]:
+        """What a child is found by: its first block, and below the root its namespace."""
+        return (salt, *block) if salt and parent is self.root else tuple(block)
+
     def _common_blocks(self, run: list[int], tokens: Sequence[int], at: int, limit: int) -> int:
-        """How many of the first ``limit`` blocks of ``run`` equal ``tokens[at:]``."""
+        """How many of the first ``limit`` blocks of ``run`` equal ``tokens[at:]``; at least one,
+        since the first is the key."""
         size = self.block_size
         if run[: limit * size] == tokens[at : at + limit * size]:
             return limit
-        fit = 1  # the first block is the child's key
+        fit = 1
         while run[fit * size : (fit + 1) * size] == tokens[at + fit * size : at + (fit + 1) * size]:
             fit += 1
         return fit
 
     # --- holding ---------------------------------------------------------------------------------
 
-    def hold(self, match: Match, step: int) -> Node:
+    def hold(self, match: Match, use: Use) -> tuple[Node, Cut | None]:
         """Give the matched path one more holder; returns the node that the match now ends."""
-        node = match.node
+        node, cut = match.node, None
         if match.used < len(node.blocks):
-            node = self._split(node, match.used)
-        on_path: Node | None = node
-        while on_path is not None and on_path.parent is not None:
+            node, cut = self._split(node, match.used)
+        on_path = node
+        while on_path.parent is not None:
             on_path.hits += 1
-            on_path.last_used = step
+            on_path.last_used = use.step
+            on_path.priority = min(on_path.priority, use.priority)
             self._add_ref(on_path)
             on_path = on_path.parent
-        return node
+        return node, cut
 
     def release(self, table: Sequence[int], step: int) -> None:
         """Take one holder from every node whose blocks are in ``table``."""
@@ -164,9 +213,7 @@ class RadixTree:
                 continue
             nodes.append(node)
             i += len(node.blocks)
-        for node in reversed(
-            nodes
-        ):  # from the leaf up, so that parents find their children unpinned
+        for node in reversed(nodes):  # from the leaf up: parents find their children unpinned
             node.last_used = step
             self._drop_ref(node)
 
@@ -205,139 +252,131 @@ class RadixTree:
     # --- growing ---------------------------------------------------------------------------------
 
     def insert(
-        self, req: int, tokens: Sequence[int], table: Sequence[int], known: int, step: int
-    ) -> list[int]:
+        self, tokens: Sequence[int], table: Sequence[int], known: int, use: Use
+    ) -> Insertion | None:
         """Make the full blocks of ``tokens`` shareable; the first ``known`` of them were before.
 
         ``table`` holds one block for each, ending with the last to insert. Where the tree has the
-        tokens already, it keeps its own block and the request keeps its private twin. Returns the
-        blocks of ``table`` that entered the tree.
+        tokens already, it keeps its own block and the request keeps its private twin; None if that
+        is so for all.
         """
         total = len(table)
         node, depth = self.root, 0
         if known and (own := self.node_of.get(table[known - 1])) is not None:
-            node, depth = own, known  # we hold that node to its end: no need to walk from the root
-        for child, fit in self._walk(tokens, total, node, depth):
+            node, depth = own, known  # held by us to its end: no need to walk from the root
+        for child, fit in self._walk(tokens, total, node, depth, use.salt):
             node, depth = child, depth + fit
         if depth == total:
-            return []
+            return None
+        cut = None
         fit = depth - node.start // self.block_size
         if fit < len(node.blocks):
-            node = self._split(node, fit)
-        new = list(table[depth:])
+            node, cut = self._split(node, fit)
+        blocks = list(table[depth:])
         run = list(tokens[depth * self.block_size : total * self.block_size])
         if node.refs == 1 and not node.children and table[depth - 1] == node.blocks[-1]:
-            self._extend(req, node, run, new, step)
-        else:
-            self._add_child(req, node, run, new, step)
-        return new
+            node.last_used = use.step
+            self._append(node, run, blocks)
+            return Insertion(node.id, node.id, run, blocks, True, cut)
+        child = self._add_child(node, run, blocks, use)
+        return Insertion(child.id, node.id, run, blocks, False, cut)
 
-    def _extend(self, req: int, node: Node, run: list[int], blocks: list[int], step: int) -> None:
+    def _append(self, node: Node, run: list[int], blocks: list[int]) -> None:
         node.tokens += run
         node.blocks += blocks
-        node.last_used = step
         for block in blocks:
             self.node_of[block] = node
-        if self.log.on:
-            self.log.add(Extended(req, node.id, run, blocks))
 
-    def _add_child(
-        self, req: int, parent: Node, run: list[int], blocks: list[int], step: int
-    ) -> None:
-        node = self._new_node(parent, parent.start + len(parent.tokens), step)
-        node.tokens, node.blocks = run, blocks
-        parent.children[tuple(run[: self.block_size])] = node
-        for block in blocks:
-            self.node_of[block] = node
+    def _add_child(self, parent: Node, run: list[int], blocks: list[int], use: Use) -> Node:
+        key = self._key(parent, run[: self.block_size], use.salt)
+        node = self._new_node(parent, key, parent.start + len(parent.tokens), use.step)
+        self._append(node, run, blocks)
+        node.priority = use.priority
         node.refs = 1
         self.evictable_blocks += len(blocks)  # _became_pinned takes them off again
         self._became_pinned(node)
-        if self.log.on:
-            self.log.add(Inserted(req, node.id, parent.id, list(run), list(blocks)))
+        return node
 
-    def _split(self, node: Node, keep: int) -> Node:
+    def _split(self, node: Node, keep: int) -> tuple[Node, Cut]:
         """Move the first ``keep`` blocks of ``node`` to a new node above it, and return that.
 
         The lower part keeps its identity; both keep the holders, the hits and the times.
         """
-        parent = node.parent
-        assert parent is not None
+        assert node.parent is not None
         cut = keep * self.block_size
-        upper = self._new_node(parent, node.start, node.created)
-        upper.tokens, node.tokens = node.tokens[:cut], node.tokens[cut:]
-        upper.blocks, node.blocks = node.blocks[:keep], node.blocks[keep:]
-        upper.refs, upper.hits, upper.last_used = node.refs, node.hits, node.last_used
+        upper = self._new_node(node.parent, node.key, node.start, node.created)
+        tokens, blocks = node.tokens, node.blocks
+        self._append(upper, tokens[:cut], blocks[:keep])
+        node.tokens, node.blocks = tokens[cut:], blocks[keep:]
+        upper.refs, upper.hits, upper.priority = node.refs, node.hits, node.priority
+        upper.last_used = node.last_used
         upper.pinned_children = int(node.pinned)
-        parent.children[tuple(upper.tokens[: self.block_size])] = upper
-        upper.children[tuple(node.tokens[: self.block_size])] = node
+        node.key = tuple(node.tokens[: self.block_size])
+        upper.children[node.key] = node
         node.parent, node.start = upper, node.start + cut
-        for block in upper.blocks:
-            self.node_of[block] = upper
-        if self.log.on:
-            self.log.add(Split(node.id, upper.id, cut))
-        return upper
+        return upper, Cut(node.id, upper.id, cut)
 
-    def _new_node(self, parent: Node, start: int, step: int) -> Node:
-        node = Node(self._next_id, parent, start, step)
+    def _new_node(self, parent: Node, key: tuple[object, ...], start: int, step: int) -> Node:
+        node = Node(self._next_id, parent, key, start, step)
         self._next_id += 1
         self.num_nodes += 1
+        parent.children[key] = node
         return node
 
     # --- shrinking -------------------------------------------------------------------------------
 
-    def evict(self, count: int, why: str, for_req: int = NO_REQUEST) -> list[int]:
-        """Free exactly ``count`` blocks, from the tails of the leaves the policy gives up first.
+    def evict(self, count: int) -> list[Trim]:
+        """Let go of exactly ``count`` blocks, from the tails of the leaves the policy gives up
+        first. The caller has checked `evictable_blocks`."""
+        trims: list[Trim] = []
+        while count > 0:
+            trims.append(self._trim(self._next_leaf(), count))
+            count -= len(trims[-1].blocks)
+        return trims
 
-        The caller has checked `evictable_blocks`.
-        """
-        freed: list[int] = []
-        while len(freed) < count:
-            freed += self._trim(self._next_leaf(), count - len(freed), why, for_req)
-        return freed
-
-    def withdraw(self, blocks: Sequence[int]) -> None:
+    def withdraw(self, blocks: Sequence[int]) -> list[Trim]:
         """Take back ``blocks``, the latest inserted and held by nobody: their KV is not there."""
+        trims: list[Trim] = []
         for block in reversed(blocks):
             node = self.node_of[block]
             if not node.evictable or node.blocks[-1] != block:
                 raise AssertionError(f"block {block} cannot be withdrawn from {node}")
-            self._trim(node, 1, "withdrawn", NO_REQUEST)
+            trims.append(self._trim(node, 1))
+        return trims
 
     def _next_leaf(self) -> Node:
         heap = self._heap
         while True:
             key, _, node = heap[0]
-            if node.evictable and node.blocks and key == self._policy.key(node):
+            if node.evictable and key == self._policy.key(node):
                 return node
             heappop(heap)
 
-    def _trim(self, node: Node, count: int, why: str, for_req: int) -> list[int]:
+    def _trim(self, node: Node, count: int) -> Trim:
         """Cut up to ``count`` blocks off the tail of a leaf, and the leaf if nothing is left."""
         keep = max(0, len(node.blocks) - count)
         freed = node.blocks[keep:][::-1]
-        first = tuple(node.tokens[: self.block_size])
         del node.blocks[keep:]
         del node.tokens[keep * self.block_size :]
         for block in freed:
             del self.node_of[block]
         self.evictable_blocks -= len(freed)
-        if self.log.on:
-            self.log.add(Evicted(node.id, freed, why, for_req, node.last_used))
         if not node.blocks:
             parent = node.parent
             assert parent is not None
-            del parent.children[first]
+            del parent.children[node.key]
             node.parent = None
             self.num_nodes -= 1
             self._offer(parent)
-        return freed
+        return Trim(node.id, freed, node.last_used)
 
     def _offer(self, node: Node) -> None:
         """Enter ``node`` into the eviction order if it can be evicted."""
         if not node.evictable:
             return
         if len(self._heap) > 2 * self.num_nodes + 64:  # mostly stale entries by now
-            self._heap = [e for e in self._heap if e[2].evictable and e[2].blocks]
+            live = {entry[2] for entry in self._heap if entry[2].evictable}
+            self._heap = [(self._policy.key(n), n.id, n) for n in live]
             heapify(self._heap)
         heappush(self._heap, (self._policy.key(node), node.id, node))
 

@@ -38,12 +38,16 @@ class Request:
     id: int
     tokens: list[int]
     params: SamplingParams
+    priority: int = 0  # the lower, the sooner
+    salt: str = ""  # cache namespace: prefixes are shared only under the same salt
+    group: int = -1  # the first of the samples asked for together; its own id if alone
     prompt_len: int = 0
     status: Status = Status.WAITING
     computed: int = 0
     block_table: list[int] = field(default_factory=list)
     cached_tokens: int = 0  # prefix hit of the first admission: KV that never had to be computed
     preemptions: int = 0
+    queued_step: int = 0  # when it last joined the queue
     chunks_done: int = 0  # prefill chunks since the last admission
     logprobs: list[TokenLogprobs] = field(default_factory=list)  # one an output token, if asked for
     finish_reason: FinishReason | None = None
@@ -60,6 +64,11 @@ class Request:
     def remaining(self) -> int:
         """Known tokens whose KV is still to be computed; 1 for a request that decodes."""
         return len(self.tokens) - self.computed
+
+    @property
+    def to_generate(self) -> int:
+        """Tokens it may still be given."""
+        return self.params.max_tokens - (len(self.tokens) - self.prompt_len)
 
     @property
     def finished(self) -> bool:

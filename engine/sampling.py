@@ -39,6 +39,12 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
         if not ok:
             raise RequestRefused(f"{name} is {getattr(self, name)}; it must be {expected}")
 
+    def sample(self, i: int) -> "SamplingParams":
+        """The parameters of sample ``i`` of several: the same, with a seed of its own."""
+        if self.seed is None or i == 0:
+            return self
+        return msgspec.structs.replace(self, seed=self.seed + i)
+
     @property
     def greedy(self) -> bool:
         return self.temperature == 0

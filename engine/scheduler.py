@@ -4,28 +4,20 @@ Phase-free, as in vLLM V1: every request has ``computed`` tokens and catches up 
 under one budget a step. Running requests come first, decodes before unfinished prefills, then
 admissions from the waiting queue; so a decode never waits for somebody's prompt.
 
-Blocks are taken as they are needed. When a running request can get none, the latest arrival that
-has no place in this step yet gives its own back (preemption), and then nobody is admitted in this
-step. An admission needs room for all the request knows, besides what prefills under way still need,
-so that nobody is let in only to be thrown out.
+Blocks are taken as they are needed. When a running request can get none, one that has no place in
+this step yet gives its own back (preemption), and then nobody is admitted in this step. An
+admission needs room for all the request knows, besides what prefills under way still need, so that
+nobody is let in only to be thrown out.
 """
 
 from collections import deque
+from collections.abc import Sequence
 
 from .cache import PrefixCache
 from .config import EngineConfig
-from .events import (
-    Admitted,
-    Decoding,
-    Deferred,
-    EventLog,
-    Finished,
-    Preempted,
-    Scheduled,
-    Starved,
-)
+from .events import Admitted, Decoding, Deferred, EventLog, Finished, Preempted, Scheduled, Starved
 from .plan import Plan, Row
-from .policies import SchedulePolicy
+from .policies import AGEING_STEPS, AdmissionPolicy, PreemptionPolicy, SchedulePolicy
 from .radix import Match
 from .request import FinishReason, Request, Status
 
@@ -34,7 +26,13 @@ class Scheduler:
     """Owns the queues: ``waiting`` (preempted ones at its head) and ``running`` (by admission)."""
 
     def __init__(
-        self, config: EngineConfig, cache: PrefixCache, policy: SchedulePolicy, log: EventLog
+        self,
+        config: EngineConfig,
+        cache: PrefixCache,
+        log: EventLog,
+        schedule_policy: SchedulePolicy,
+        admission_policy: AdmissionPolicy,
+        preemption_policy: PreemptionPolicy,
     ) -> None:
         self.config = config
         self.cache = cache
@@ -43,12 +41,16 @@ class Scheduler:
         self.running: list[Request] = []
         # One token each has to fit into a step, or the last ones would never decode.
         self.max_running = min(config.max_running_requests, config.max_batch_tokens)
-        self._policy = policy
+        self._schedule_policy = schedule_policy
+        self._admission = admission_policy
+        self._preemption = preemption_policy
         self._budget = 0
         self._rows: list[Row] = []
+        self._admitted: list[Request] = []
         self._ended: list[Request] = []
 
     def submit(self, request: Request) -> None:
+        request.queued_step = self.cache.step
         self.waiting.append(request)
 
     # --- a step ----------------------------------------------------------------------------------
@@ -57,11 +59,13 @@ class Scheduler:
         """Decide the batch of ``step``, take the blocks for it and share those it will fill."""
         self._budget = self.config.max_batch_tokens
         self._rows = []
+        self._admitted = []
         decodes = [r for r in self.running if r.status is Status.DECODING]
         prefills = [r for r in self.running if r.status is not Status.DECODING]
         preempted = self._continue(deque(decodes + prefills))
         if self.waiting:
             self._admit(preempted)
+        self._admission.after_step(self.running, preempted)
         if self.log.on:
             ids = [row.request.id for row in self._rows if row.request.status is Status.DECODING]
             if ids:
@@ -80,7 +84,7 @@ class Scheduler:
                     self.log.add(Starved(request.id, "no_budget", request.remaining))
                 continue
             while self.cache.room(request) < 1:
-                victim = max(request, *order, key=lambda r: r.id) if order else request
+                victim = self._preemption.victim([request, *order])
                 self._preempt(victim, request)
                 preempted = True
                 if victim is request:
@@ -95,11 +99,11 @@ class Scheduler:
         start = request.computed
         count = min(request.remaining, self._budget, self.cache.room(request))
         end = start + count
+        self._rows.append(Row(request, start, count, end == len(request.tokens)))
         self.cache.grow(request, end)
         self.cache.share(request, start, end)
         request.computed = end
         self._budget -= count
-        self._rows.append(Row(request, start, count, samples=request.remaining == 0))
         if request.status is Status.PREFILLING:
             request.chunks_done += 1
             if self.log.on:
@@ -109,59 +113,78 @@ class Scheduler:
 
     def _preempt(self, victim: Request, for_request: Request) -> None:
         """Send ``victim`` back to the head of the queue, to be recomputed."""
-        if self.log.on:
-            need = 1  # `room` was less than one token: the next block is what is missing
-            free, evictable, lost = self.cache.free, self.cache.evictable, victim.computed
-            self.log.add(Preempted(victim.id, for_request.id, need, free, evictable, lost))
+        free, evictable, lost = self.cache.free, self.cache.evictable, victim.computed
         self.running.remove(victim)
-        self.cache.release(victim)
         victim.status = Status.PREEMPTED
         victim.preemptions += 1
+        victim.queued_step = self.cache.step
         self.waiting.appendleft(victim)
+        self.cache.release(victim)
+        if self.log.on:
+            need = 1  # `room` was less than one token: the next block is what is missing
+            self.log.add(Preempted(victim.id, for_request.id, need, free, evictable, lost))
 
     # --- admission -------------------------------------------------------------------------------
 
     def _admit(self, preempted: bool) -> None:
         """Let waiting requests in, in the policy's order, up to the first that has to wait."""
-        blocks_for = self.config.blocks_for
+        why = self._closed(preempted)
+        if why:
+            self._defer(self.waiting[0], why)
+            return
+        size, blocks_for = self.config.block_size, self.config.blocks_for
         promised = sum(
             blocks_for(len(r.tokens)) - len(r.block_table)
             for r in self.running
             if r.status is Status.PREFILLING
         )
-        for request in list(self._policy.order(self.waiting)):
+        held = self._admission.held_for(self.running) / size
+        for request in self._order():
             if self._outgrew(request, len(request.tokens)):
                 continue
             match = self.cache.match(request)
-            blocks = min(blocks_for(len(request.tokens) + 1), self.config.num_blocks)
-            need = blocks - len(match.blocks)
-            why = self._why_not(preempted, need, match, promised)
+            blocks = blocks_for(len(request.tokens) + round(self._admission.asked_by(request)))
+            need = min(blocks, self.config.num_blocks) - len(match.blocks)
+            reserved = promised + round(held)
+            why = self._closed(preempted)
+            if not why and need > self.cache.available - match.evictable - reserved:
+                why = "no_blocks"
             if why:
-                if self.log.on:
-                    self._log_deferred(request, why, need, match, promised)
+                self._defer(request, why, match, need, reserved)
                 return
-            self._let_in(request, need, match, promised)
+            self._let_in(request, need, match, reserved)
             promised += blocks_for(len(request.tokens)) - len(request.block_table)
+            held += self._admission.held_for([request]) / size
 
-    def _why_not(self, preempted: bool, need: int, match: Match, promised: int) -> str:
+    def _closed(self, preempted: bool) -> str:
+        """Why nobody at all can be admitted now; empty if somebody could."""
         if preempted:
             return "preempting"
         if len(self.running) >= self.max_running:
             return "max_running"
-        if not self._budget:
-            return "no_budget"
-        if need > self.cache.available - match.evictable - promised:
-            return "no_blocks"
-        return ""
+        return "" if self._budget else "no_budget"
 
-    def _let_in(self, request: Request, need: int, match: Match, promised: int) -> None:
+    def _order(self) -> Sequence[Request]:
+        """Preempted and overdue requests by arrival, then the others as the policy says."""
+        overdue = self.cache.step - AGEING_STEPS
+        first: list[Request] = []
+        others: list[Request] = []
+        for request in self.waiting:
+            due = request.status is Status.PREEMPTED or request.queued_step <= overdue
+            (first if due else others).append(request)
+        if others:
+            first += self._schedule_policy.order(others, self.cache)
+        return first
+
+    def _let_in(self, request: Request, need: int, match: Match, reserved: int) -> None:
         free, evictable = self.cache.free, self.cache.evictable - match.evictable
+        recompute = request.status is Status.PREEMPTED
         self.waiting.remove(request)
         self.running.append(request)
-        node = self.cache.admit(request, match)
-        recompute = request.status is Status.PREEMPTED
+        self._admitted.append(request)
         request.status = Status.PREFILLING
         request.chunks_done = 0
+        node = self.cache.admit(request, match)
         if not recompute:
             request.cached_tokens = request.computed
         if self.log.on:
@@ -174,24 +197,33 @@ class Scheduler:
                     need=need,
                     free=free,
                     evictable=evictable,
-                    promised=promised,
+                    promised=reserved,
                     recompute=recompute,
                 )
             )
         self._place(request)
 
-    def _log_deferred(
-        self, request: Request, why: str, need: int, match: Match, promised: int
+    def _defer(
+        self,
+        request: Request,
+        why: str,
+        match: Match | None = None,
+        need: int = 0,
+        reserved: int = 0,
     ) -> None:
+        """Say why ``request``, and with it all behind it, has to wait."""
+        if not self.log.on:
+            return
+        cached = match.blocks if match else []
         self.log.add(
             Deferred(
                 req=request.id,
                 why=why,
                 need=need,
                 free=self.cache.free,
-                evictable=self.cache.evictable - match.evictable,
-                promised=promised,
-                cached_tokens=len(match.blocks) * self.config.block_size,
+                evictable=self.cache.evictable - (match.evictable if match else 0),
+                promised=reserved,
+                cached_tokens=len(cached) * self.config.block_size,
                 behind=len(self.waiting) - 1,
             )
         )
@@ -207,21 +239,26 @@ class Scheduler:
         request.status = Status.FINISHED
         request.finish_reason = reason
         request.message = message
+        self._ended.append(request)
+        self.cache.release(request)
         if self.log.on:
             self.log.add(Finished(request.id, reason.value, message))
-        self.cache.release(request)
 
     def take_ended(self) -> list[Request]:
-        """The requests that `schedule` ended by itself since the last call."""
+        """The requests that have ended since the last call."""
         ended, self._ended = self._ended, []
         return ended
+
+    def blame(self) -> list[Request]:
+        """Who ends when a step raises: whoever it placed or let in, else the next in line."""
+        step = dict.fromkeys([*(row.request for row in self._rows), *self._admitted])
+        return [r for r in step if not r.finished] or [*self.running, *self.waiting][:1]
 
     def _outgrew(self, request: Request, tokens: int) -> bool:
         """End a request whose next ``tokens`` tokens would not fit even into an empty pool."""
         need = self.config.blocks_for(tokens)
         if need <= self.config.num_blocks:
             return False
-        self._ended.append(request)
         self.finish(
             request,
             FinishReason.ERROR,

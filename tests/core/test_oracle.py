@@ -10,17 +10,25 @@ from minisgl_tui.engine.engine import Engine
 from minisgl_tui.engine.errors import RequestRefused
 from minisgl_tui.engine.events import StepFailed, StepRecord
 from minisgl_tui.engine.plan import Plan, StepOutput
+from minisgl_tui.engine.policies import (
+    ADMISSION_POLICIES,
+    EVICTION_POLICIES,
+    PREEMPTION_POLICIES,
+    SCHEDULE_POLICIES,
+)
 from minisgl_tui.engine.request import Request
 from minisgl_tui.engine.sampling import SamplingParams
 from minisgl_tui.engine.simulate import SimulatedRunner, random_tokens
 from minisgl_tui.engine.state import EngineState
 
-LOADS = 2000
+LOADS, NIGHTLY = 3000, 20_000
 CHUNK = 100
 
 
 class FlakyRunner(SimulatedRunner):
-    """Raises now and then, before or after it wrote."""
+    """Raises now and then, before or after it wrote, and has requests aborted meanwhile."""
+
+    engine: Engine
 
     def __init__(self, config: EngineConfig, seed: int, vocab: int, failures: float) -> None:
         super().__init__(config.num_blocks, config.block_size, random_tokens(seed, vocab))
@@ -31,6 +39,8 @@ class FlakyRunner(SimulatedRunner):
         if self._rng.random() < self._failures:
             raise RuntimeError("injected before the forward")
         output = super().execute(plan)
+        if self._rng.random() < 0.02:
+            self.engine.abort(self._rng.choice(plan.rows).request.id)
         if self._rng.random() < self._failures:
             raise RuntimeError("injected after the forward")
         return output
@@ -50,10 +60,14 @@ class Load:
             max_running_requests=rng.choice([1, 4, 16, 16]),
             max_model_len=rng.choice([24, 1000, 1000]),
             eos_token_ids=rng.choice([(), (0,)]),
+            schedule_policy=rng.choice(list(SCHEDULE_POLICIES)),
+            admission_policy=rng.choice(list(ADMISSION_POLICIES)),
+            preemption_policy=rng.choice(list(PREEMPTION_POLICIES)),
+            eviction_policy=rng.choice(list(EVICTION_POLICIES)),
         )
         self.vocab = rng.choice([2, 2, 3, 50])
         runner = FlakyRunner(self.config, seed, self.vocab, failures=rng.choice([0, 0, 0.02]))
-        self.engine = Engine(self.config, runner, runner.clock)
+        self.engine = runner.engine = Engine(self.config, runner, runner.clock)
         self.records: list[StepRecord] = []
         self.state = EngineState(self.config)
         self.engine.log.listen(self.records.append)
@@ -70,8 +84,14 @@ class Load:
         params = SamplingParams(
             max_tokens=self.rng.choice([1, 5, 20, 60]), ignore_eos=self.rng.random() < 0.8
         )
+        priority = self.rng.choice([0, 0, 1, 2])
+        salt = self.rng.choice(["", "", "tenant"])
+        timeout = self.rng.choice([None, None, None, 0.05])
+        n = self.rng.choice([1, 1, 1, 3])
         try:
-            self.submitted.append(self.engine.submit(prompt, params))
+            self.submitted += self.engine.submit_samples(
+                prompt, params, n, priority=priority, salt=salt, timeout=timeout
+            )
         except RequestRefused:
             assert len(prompt) > self.config.capacity or len(prompt) >= self.config.max_model_len
 
@@ -105,6 +125,16 @@ def run_load(seed: int) -> Load:
 
 @pytest.mark.parametrize("first", range(0, LOADS, CHUNK))
 def test_random_loads_read_right_leak_nothing_and_end(first: int) -> None:
+    run_chunk(first)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("first", range(LOADS, NIGHTLY, CHUNK))
+def test_many_more_random_loads(first: int) -> None:
+    run_chunk(first)
+
+
+def run_chunk(first: int) -> None:
     for seed in range(first, first + CHUNK):
         load = run_load(seed)
         engine = load.engine
