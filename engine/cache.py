@@ -10,8 +10,6 @@ tree when the step that fills it is scheduled, so requests that arrive together 
 step; within a layer every K/V of the step is written before any is read.
 """
 
-from collections.abc import Sequence
-
 from .blocks import BlockPool, BlockState
 from .config import EngineConfig
 from .events import Allocated, EventLog, Evicted, Extended, Inserted, Released, Split
@@ -78,11 +76,11 @@ class PrefixCache:
         if count <= 0:
             return
         shortfall = count - self.pool.num_free
-        trims = self._to_free(self.tree.evict(shortfall)) if shortfall > 0 else []
+        if shortfall > 0:
+            self._evict(shortfall, "capacity", request.id)
         blocks = self.pool.take(count)
         request.block_table += blocks
         if self.log.on:
-            self._log_evicted(trims, "capacity", request.id)
             self.log.add(Allocated(request.id, blocks, self.pool.num_free))
 
     def share(self, request: Request, before: int, after: int) -> None:
@@ -119,28 +117,29 @@ class PrefixCache:
     def withdraw_step(self) -> None:
         """Take back what this step inserted: it failed, so those blocks hold nothing. The requests
         of the step, the only possible holders, have been released."""
-        trims = self._to_free(self.tree.withdraw(self._inserted))
-        self._inserted = []
-        if self.log.on:
-            self._log_evicted(trims, "withdrawn", NO_REQUEST)
+        inserted, self._inserted = self._inserted, []
+        for block in reversed(inserted):
+            self._to_free(self.tree.withdraw(block), "withdrawn", NO_REQUEST)
 
     def reset(self) -> int:
         """Evict everything that nobody holds; returns the number of blocks freed."""
-        trims = self._to_free(self.tree.evict(self.tree.evictable_blocks))
-        if self.log.on:
-            self._log_evicted(trims, "reset", NO_REQUEST)
-        return sum(len(trim.blocks) for trim in trims)
+        count = self.tree.evictable_blocks
+        self._evict(count, "reset", NO_REQUEST)
+        return count
 
     def _use(self, request: Request) -> Use:
         return Use(self.step, request.salt, request.priority)
 
-    def _to_free(self, trims: list[Trim]) -> list[Trim]:
-        for trim in trims:
-            self.pool.give_back(trim.blocks)
-        return trims
+    def _evict(self, count: int, why: str, for_req: int) -> None:
+        """Free exactly ``count`` cached blocks; the caller has checked `evictable`."""
+        while count > 0:
+            trim = self.tree.evict(count)
+            self._to_free(trim, why, for_req)
+            count -= len(trim.blocks)
 
-    def _log_evicted(self, trims: Sequence[Trim], why: str, for_req: int) -> None:
-        for trim in trims:
+    def _to_free(self, trim: Trim, why: str, for_req: int) -> None:
+        self.pool.give_back(trim.blocks)
+        if self.log.on:
             self.log.add(Evicted(trim.node, trim.blocks, why, for_req, trim.last_used))
 
     def _log_split(self, cut: Cut | None) -> None:

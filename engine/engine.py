@@ -163,8 +163,10 @@ class Engine:
         if self._in_step:
             self._aborted.add(request_id)
             return True
-        self.scheduler.finish(self.requests[request_id], FinishReason.ABORT)
-        self._forget_ended()
+        try:
+            self.scheduler.finish(self.requests[request_id], FinishReason.ABORT)
+        finally:
+            self._forget_ended()
         self._close_record()
         return True
 

@@ -10,16 +10,18 @@ Three facts keep it simple:
   its blocks, and a block table contains a node wholly or not at all.
 * *A node is pinned while it, or anything below it, is held.* An unheld node can have held children
   (a request that computed a private twin of it and went on), so ``pinned_children`` is counted.
-* *Evictable leaves sit in a heap with lazy deletion*: an entry counts if its key is still the
-  node's. Every touch goes through hold and release, which push afresh, so a leaf that can be
-  evicted always has a current entry, and no allocation walks the tree.
+* *Evictable leaves wait in a list, and from the next eviction on in a heap*, where an entry counts
+  if its key is still the node's. Every touch goes through hold and release, which offer the node
+  afresh, so a leaf that can be evicted always has a current entry, and no allocation walks the
+  tree. The policy is asked only when something is evicted, between changes: if it raises, nothing
+  is half done.
 
 The idea of a radix tree over KV is SGLang's (arXiv 2312.07104).
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from heapq import heapify, heappop, heappush
+from heapq import heappop, heappush
 from typing import NamedTuple
 
 from .policies import EvictionPolicy
@@ -138,6 +140,7 @@ class RadixTree:
         self.evictable_blocks = 0
         self._policy = policy
         self._next_id = 1
+        self._offered: list[Node] = []
         self._heap: list[tuple[object, int, Node]] = []
 
     # --- looking ---------------------------------------------------------------------------------
@@ -325,27 +328,27 @@ class RadixTree:
 
     # --- shrinking -------------------------------------------------------------------------------
 
-    def evict(self, count: int) -> list[Trim]:
-        """Let go of exactly ``count`` blocks, from the tails of the leaves the policy gives up
-        first. The caller has checked `evictable_blocks`."""
-        trims: list[Trim] = []
-        while count > 0:
-            trims.append(self._trim(self._next_leaf(), count))
-            count -= len(trims[-1].blocks)
-        return trims
+    def evict(self, count: int) -> Trim:
+        """Let go of up to ``count`` blocks, from the tail of the leaf the policy gives up first.
+        The caller has checked `evictable_blocks`."""
+        return self._trim(self._next_leaf(), count)
 
-    def withdraw(self, blocks: Sequence[int]) -> list[Trim]:
-        """Take back ``blocks``, the latest inserted and held by nobody: their KV is not there."""
-        trims: list[Trim] = []
-        for block in reversed(blocks):
-            node = self.node_of[block]
-            if not node.evictable or node.blocks[-1] != block:
-                raise AssertionError(f"block {block} cannot be withdrawn from {node}")
-            trims.append(self._trim(node, 1))
-        return trims
+    def withdraw(self, block: int) -> Trim:
+        """Take back ``block``, the last of a leaf that nobody holds: its KV is not there."""
+        node = self.node_of[block]
+        if not node.evictable or node.blocks[-1] != block:
+            raise AssertionError(f"block {block} cannot be withdrawn from {node}")
+        return self._trim(node, 1)
 
     def _next_leaf(self) -> Node:
         heap = self._heap
+        if len(heap) > 2 * self.num_nodes + 64:  # mostly stale entries by now
+            self._offered += [entry[2] for entry in heap]
+            heap.clear()
+        for node in dict.fromkeys(self._offered):
+            if node.evictable:
+                heappush(heap, (self._policy.key(node), node.id, node))
+        self._offered.clear()
         while True:
             key, _, node = heap[0]
             if node.evictable and key == self._policy.key(node):
@@ -371,14 +374,12 @@ class RadixTree:
         return Trim(node.id, freed, node.last_used)
 
     def _offer(self, node: Node) -> None:
-        """Enter ``node`` into the eviction order if it can be evicted."""
+        """Let ``node`` be evicted, if it can be."""
         if not node.evictable:
             return
-        if len(self._heap) > 2 * self.num_nodes + 64:  # mostly stale entries by now
-            live = {entry[2] for entry in self._heap if entry[2].evictable}
-            self._heap = [(self._policy.key(n), n.id, n) for n in live]
-            heapify(self._heap)
-        heappush(self._heap, (self._policy.key(node), node.id, node))
+        if len(self._offered) > 2 * self.num_nodes + 64:  # the same ones again and again
+            self._offered = [n for n in dict.fromkeys(self._offered) if n.evictable]
+        self._offered.append(node)
 
     # --- for audits and pictures -----------------------------------------------------------------
 

@@ -33,15 +33,15 @@ class FlakyRunner(SimulatedRunner):
     def __init__(self, config: EngineConfig, seed: int, vocab: int, failures: float) -> None:
         super().__init__(config.num_blocks, config.block_size, random_tokens(seed, vocab))
         self._rng = random.Random(seed)
-        self._failures = failures
+        self.failures = failures
 
     def execute(self, plan: Plan) -> StepOutput:
-        if self._rng.random() < self._failures:
+        if self._rng.random() < self.failures:
             raise RuntimeError("injected before the forward")
         output = super().execute(plan)
         if self._rng.random() < 0.02:
             self.engine.abort(self._rng.choice(plan.rows).request.id)
-        if self._rng.random() < self._failures:
+        if self._rng.random() < self.failures:
             raise RuntimeError("injected after the forward")
         return output
 
@@ -66,8 +66,8 @@ class Load:
             eviction_policy=rng.choice(list(EVICTION_POLICIES)),
         )
         self.vocab = rng.choice([2, 2, 3, 50])
-        runner = FlakyRunner(self.config, seed, self.vocab, failures=rng.choice([0, 0, 0.02]))
-        self.engine = runner.engine = Engine(self.config, runner, runner.clock)
+        self.runner = FlakyRunner(self.config, seed, self.vocab, rng.choice([0, 0, 0.02]))
+        self.engine = self.runner.engine = Engine(self.config, self.runner, self.runner.clock)
         self.records: list[StepRecord] = []
         self.state = EngineState(self.config)
         self.engine.log.listen(self.records.append)
