@@ -101,6 +101,7 @@ class Engine:
         requests: list[Request] = []
         for i in range(n):
             request = Request(group + i, list(prompt), params.sample(i), priority, salt, group)
+            request.max_len = min(request.max_len, self.config.max_model_len)
             requests.append(request)
             if self.log.on:
                 self.log.add(
@@ -256,29 +257,33 @@ class Engine:
             logprobs = [logprobs[i] for i in keep] if logprobs else ()
             for request_id in sorted(self._aborted):
                 self.scheduler.finish(self.requests[request_id], FinishReason.ABORT)
-        self._append(rows, tokens)
+        ended = self._append(rows, tokens)
         for row, logprob in zip(rows, logprobs, strict=False):
             if logprob is not None:
                 row.request.logprobs.append(logprob)
         if self.log.on and rows:
             self.log.add(Sampled([row.request.id for row in rows], list(tokens), list(logprobs)))
-        for row, token in zip(rows, tokens, strict=True):
-            reason = self._finish_reason(row.request, token)
-            if reason:
-                self.scheduler.finish(row.request, reason)
+        for request, reason in ended:
+            self.scheduler.finish(request, reason)
 
-    def _append(self, rows: Sequence[Row], tokens: Sequence[int]) -> None:
+    def _append(
+        self, rows: Sequence[Row], tokens: Sequence[int]
+    ) -> list[tuple[Request, FinishReason]]:
+        """Give each row's request its token; returns those that end with it. Runs for every token
+        of every request, so it does nothing twice."""
+        eos, decoding = self._eos, Status.DECODING
+        ended: list[tuple[Request, FinishReason]] = []
         for row, token in zip(rows, tokens, strict=True):
-            row.request.tokens.append(token)
-            row.request.status = Status.DECODING
-
-    def _finish_reason(self, request: Request, token: int) -> FinishReason | None:
-        params = request.params
-        if token in params.stop_token_ids or (token in self._eos and not params.ignore_eos):
-            return FinishReason.STOP
-        if request.to_generate <= 0 or len(request.tokens) >= self.config.max_model_len:
-            return FinishReason.LENGTH
-        return None
+            request = row.request
+            known = request.tokens
+            known.append(token)
+            request.status = decoding
+            params = request.params
+            if token in params.stop_token_ids or (token in eos and not params.ignore_eos):
+                ended.append((request, FinishReason.STOP))
+            elif len(known) >= request.max_len:
+                ended.append((request, FinishReason.LENGTH))
+        return ended
 
     def _fail(self, error: BaseException) -> None:
         """End the requests of this step and take back the blocks it was to fill."""

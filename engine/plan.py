@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import msgspec
+
 from .request import Request
 from .sampling import TokenLogprobs
 
 
-@dataclass(slots=True, frozen=True)
-class Row:
+class Row(msgspec.Struct, frozen=True, gc=False):
     """``count`` tokens of one request, starting at position ``start``: a prefill chunk or a decode.
 
     ``samples`` is true when the row reaches the last known token, so that its logits give the next.

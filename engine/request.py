@@ -42,6 +42,7 @@ class Request:
     salt: str = ""  # cache namespace: prefixes are shared only under the same salt
     group: int = -1  # the first of the samples asked for together; its own id if alone
     prompt_len: int = 0
+    max_len: int = 0  # tokens, prompt and output, at which it ends
     status: Status = Status.WAITING
     computed: int = 0
     block_table: list[int] = field(default_factory=list)
@@ -55,6 +56,7 @@ class Request:
 
     def __post_init__(self) -> None:
         self.prompt_len = len(self.tokens)
+        self.max_len = self.prompt_len + self.params.max_tokens
 
     @property
     def output(self) -> list[int]:
@@ -68,7 +70,7 @@ class Request:
     @property
     def to_generate(self) -> int:
         """Tokens it may still be given."""
-        return self.params.max_tokens - (len(self.tokens) - self.prompt_len)
+        return self.max_len - len(self.tokens)
 
     @property
     def finished(self) -> bool:

@@ -75,9 +75,19 @@ class Scheduler:
     def _continue(self, order: deque[Request]) -> bool:
         """Give running requests their tokens, in ``order``; true if any had to be preempted."""
         preempted = False
+        size = self.config.block_size
         while order:
             request = order.popleft()
-            if self._outgrew(request, request.computed + 1):
+            start = request.computed
+            if start % size and self._budget and request.status is Status.DECODING:
+                # The common case: one token, and a slot for it in the last block.
+                self._rows.append(Row(request, start, 1, True))
+                if (start + 1) % size == 0:
+                    self.cache.share(request, start, start + 1)
+                request.computed = start + 1
+                self._budget -= 1
+                continue
+            if self._outgrew(request, start + 1):
                 continue
             if not self._budget:
                 if self.log.on:
