@@ -80,8 +80,10 @@ def admitted(e: ev.Admitted) -> str:
         again = "found again" if e.recompute else "cached"
         hit = f"{plural(e.cached_tokens, 'token')} {again} (down to node {e.node})"
     verb = "readmitted" if e.recompute else "admitted"
-    numbers = supply(e.free, e.evictable, e.promised)
-    return f"#{e.req} {verb}: {hit}; it needs {plural(e.need, 'more block')} ({numbers})."
+    numbers = f"free {e.free}"
+    numbers += f" + evictable {e.evictable}" if e.evictable else ""
+    numbers += f" − promised {e.promised}" if e.promised else ""
+    return f"#{e.req} {verb}: {hit}; needs {plural(e.need, 'more block')} ({numbers})."
 
 
 def starved(e: ev.Starved) -> str:

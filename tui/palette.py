@@ -37,7 +37,7 @@ _GROUNDS: dict[str, tuple[str, str]] = {
     "cursor": ("on #26384a", "on #cfe3f5"),
     "linked": ("on #1d2a26", "on #d9efe5"),
     "changed": ("bold on #3a3325", "bold on #ffeeba"),
-    "lit": ("reverse bold", "reverse bold"),
+    "lit": ("bold on #35604f", "bold on #a9dcc6"),
     "cell": ("bold #000000 on #ffffff", "bold #ffffff on #000000"),
 }
 

@@ -64,28 +64,39 @@ class View:
 
 
 class Column(NamedTuple):
-    """A column of a table; ``right`` for numbers."""
+    """A column of a table; ``right`` for numbers. ``short`` is its title and width where room is
+    scarce."""
 
     title: str
     width: int
+    short: tuple[str, int]
     right: bool = True
 
 
-def table_row(columns: Sequence[Column], cells: Sequence[tuple[str, str]]) -> Line:
-    """Cells (text, style) in their columns, two blanks apart."""
-    line: Line = []
-    for column, (text, style) in zip(columns, cells, strict=True):
-        fit = pad_left if column.right else pad
-        line.append((fit(text, column.width) + "  ", style))
-    return line
+class Table:
+    """Lays rows out in columns: two blanks apart, or one and narrower in the ``tight`` version."""
 
+    def __init__(self, columns: Sequence[Column], tight: bool) -> None:
+        gap = 1 if tight else 2
+        self._columns = [
+            (c.short if tight else (c.title, c.width), pad_left if c.right else pad)
+            for c in columns
+        ]
+        self._gap = " " * gap
+        self.widths = [width for (_, width), _ in self._columns]
+        self.width = sum(self.widths) + gap * len(columns)
+        self.head = self.row([(title, "heading") for (title, _), _ in self._columns])
 
-def table_head(columns: Sequence[Column]) -> Line:
-    return table_row(columns, [(column.title, "heading") for column in columns])
+    def row(self, cells: Sequence[tuple[str, str]]) -> Line:
+        """A line of (text, style) cells; with fewer cells than columns, of the first columns."""
+        return [
+            (fit(text, width) + self._gap, style)
+            for ((_, width), fit), (text, style) in zip(self._columns, cells, strict=False)
+        ]
 
-
-def width_of(columns: Sequence[Column]) -> int:
-    return sum(column.width + 2 for column in columns)
+    def width_of(self, count: int) -> int:
+        """Cells that the first ``count`` columns take."""
+        return sum(self.widths[:count]) + len(self._gap) * count
 
 
 def glyph_of(request: RequestState) -> tuple[str, str]:
@@ -96,5 +107,5 @@ def glyph_of(request: RequestState) -> tuple[str, str]:
 
 def heading(text: str, width: int) -> Line:
     """A rule with a word in it, between the parts of a list."""
-    text = f"── {text} "
-    return [(text + "─" * max(0, width - len(text)), "faint")]
+    rest = "─" * max(0, width - len(text) - 4)
+    return [("── ", "faint"), (text, "dim"), (" " + rest, "faint")]

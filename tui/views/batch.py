@@ -9,18 +9,18 @@ from ..explain import why_deferred
 from ..selection import Target
 from ..store import Store
 from ..text import Line, bar, cell_len, clip, plural
-from .base import Column, View, glyph_of, heading, table_head, table_row, width_of
+from .base import Column, Table, View, glyph_of, heading
 
 COLUMNS = (
-    Column("req", 5),
-    Column("phase", 11, right=False),
-    Column("tokens", 6),
-    Column("positions", 11, right=False),
-    Column("chunk", 5),
-    Column("blocks", 6),
-    Column("cached", 6),
+    Column("req", 5, ("req", 4)),
+    Column("phase", 11, ("phase", 11), right=False),
+    Column("tokens", 6, ("tok", 4)),
+    Column("positions", 11, ("positions", 9), right=False),
+    Column("chunk", 5, ("chunk", 5)),
+    Column("blocks", 6, ("blk", 4)),
+    Column("cached", 6, ("hit", 4)),
 )
-_LEAD = width_of(COLUMNS[:2])
+WIDE, TIGHT = Table(COLUMNS, tight=False), Table(COLUMNS, tight=True)
 
 
 class BatchView(View):
@@ -29,6 +29,7 @@ class BatchView(View):
 
     def update(self, store: Store, width: int, height: int) -> None:
         self._store, self._width = store, width
+        self._table = WIDE if width >= WIDE.width + 10 else TIGHT
         state = store.state
         self._rows: Sequence[RowState] = state.rows
         self._deferred = next((n for n in state.notes if isinstance(n, ev.Deferred)), None)
@@ -47,7 +48,7 @@ class BatchView(View):
         self.keys = keys
         decodes = sum(row.decode for row in self._rows)
         self.subtitle = f"{plural(decodes, 'decode')} · {len(self._rows) - decodes} prefill"
-        self.header = [*self._budget(), [], table_head(COLUMNS)]
+        self.header = [*self._budget(), [], self._table.head]
         if not keys:
             self.header = self._budget()
         self._titles = iter(self._extra)
@@ -112,7 +113,7 @@ class BatchView(View):
             (str(len(request.block_table)) if request and request.live else "–", "text"),
             (str(request.cached_tokens) if request else "–", "text"),
         ]
-        line = table_row(COLUMNS, cells)
+        line = self._table.row(cells)
         if request is not None:
             line += self._outcome(request, row)
         return line
@@ -120,7 +121,7 @@ class BatchView(View):
     def _outcome(self, request: RequestState, row: RowState) -> Line:
         """The token that came of it, and how the request ended if it did."""
         line: Line = []
-        room = self._width - width_of(COLUMNS)
+        room = self._width - self._table.width
         if len(request.tokens) == row.start + row.count + 1:
             token = clip(f"“{self._store.texts.token(request.tokens[-1])}”", room)
             line.append((token, "strong"))
@@ -137,8 +138,8 @@ class BatchView(View):
         glyph, style = glyph_of(request)
         cells = [(f"#{request.id}", "dim"), (f"{glyph} {phase}", style)]
         return [
-            *table_row(COLUMNS[:2], cells),
-            (clip(reason, self._width - _LEAD), "dim"),
+            *self._table.row(cells),
+            (clip(reason, self._width - self._table.width_of(2)), "dim"),
         ]
 
     def _reason(self, request: RequestState) -> str:

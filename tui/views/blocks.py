@@ -127,11 +127,8 @@ def lines_wanted(cells: CellMap, width: int, limit: int) -> int:
 
 
 def _across(room: int) -> int:
-    """Cells in a row: a round number, so that rows begin at blocks one can count with."""
-    for unit in (32, 16, 8):
-        if room >= unit:
-            return room // unit * unit
-    return max(1, room)
+    """Cells in a row: a multiple of eight, so that one can count along."""
+    return room // 8 * 8 if room >= 8 else max(1, room)
 
 
 def _legend(cells: CellMap, width: int) -> list[Line]:
@@ -141,7 +138,7 @@ def _legend(cells: CellMap, width: int) -> list[Line]:
     for code, word in LEGEND:
         glyph, count = GLYPHS[code], cells.counts[code]
         if code == SHARED:
-            glyph, count = "2‥9+", cells.shared
+            glyph, count = "2–9+", cells.shared
         length = len(f"{glyph} {word} {count:,}   ")
         if used and used + length - 3 > width:
             lines.append([])

@@ -6,16 +6,17 @@ from ...engine.state import RequestState
 from ..selection import Target
 from ..store import Store
 from ..text import Line, clip, clip_left, plural, visible, wrap
-from .base import Column, View, glyph_of, table_head, table_row, width_of
+from .base import Column, Table, View, glyph_of
 
 COLUMNS = (
-    Column("req", 5),
-    Column("status", 12, right=False),
-    Column("prompt", 6),
-    Column("cached", 6),
-    Column("output", 9),
-    Column("pre", 3),
+    Column("req", 5, ("req", 4)),
+    Column("status", 12, ("status", 12), right=False),
+    Column("prompt", 6, ("prompt", 6)),
+    Column("cached", 6, ("hit", 4)),
+    Column("output", 9, ("output", 7)),
+    Column("pre", 3, ("pre", 3)),
 )
+WIDE, TIGHT = Table(COLUMNS, tight=False), Table(COLUMNS, tight=True)
 
 
 class RequestsView(View):
@@ -24,6 +25,7 @@ class RequestsView(View):
 
     def update(self, store: Store, width: int, height: int) -> None:
         self._store, self._width = store, width
+        self._table = WIDE if width >= WIDE.width + 20 else TIGHT
         state = store.state
         ids = chain(state.running, state.waiting, reversed(state.finished))
         keys: list[Target | None] = [Target("request", r) for r in ids]
@@ -37,7 +39,7 @@ class RequestsView(View):
         self.keys = keys
         parts = (("running", state.running), ("waiting", state.waiting), ("done", state.finished))
         self.subtitle = " · ".join(f"{len(ids)} {word}" for word, ids in parts)
-        self.header = [[*table_head(COLUMNS), ("text", "heading")]] if keys else []
+        self.header = [[*self._table.head, ("text", "heading")]] if keys else []
 
     def line(self, i: int) -> Line:
         if self._at <= i < self._at + len(self._unfolded):
@@ -58,11 +60,11 @@ class RequestsView(View):
             (f"{output}/{request.params.max_tokens}", body),
             (str(request.preemptions) if request.preemptions else "", "bad"),
         ]
-        return [*table_row(COLUMNS, cells), self._gist(request)]
+        return [*self._table.row(cells), self._gist(request)]
 
     def _gist(self, request: RequestState) -> tuple[str, str]:
         """The end of the answer; before there is one, the beginning of the prompt."""
-        room = self._width - width_of(COLUMNS)
+        room = self._width - self._table.width
         if request.message:
             return clip(visible(request.message), room), "bad"
         answer = self._store.texts.answer(request)

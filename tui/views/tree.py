@@ -5,15 +5,16 @@ from ..cells import EVICTABLE, GLYPHS, STYLES, code_for
 from ..selection import Target
 from ..store import Store
 from ..text import Line, pad, plural
-from .base import Column, View, table_head, table_row, width_of
+from .base import Column, Table, View
 
 NUMBERS = (
-    Column("tokens", 6),
-    Column("blocks", 6),
-    Column("refs", 4),
-    Column("hits", 4),
-    Column("age", 4),
+    Column("tokens", 6, ("tok", 5)),
+    Column("blocks", 6, ("blk", 4)),
+    Column("refs", 4, ("refs", 4)),
+    Column("hits", 4, ("hits", 4)),
+    Column("age", 4, ("age", 3)),
 )
+WIDE, TIGHT = Table(NUMBERS, tight=False), Table(NUMBERS, tight=True)
 
 
 class TreeView(View):
@@ -26,11 +27,12 @@ class TreeView(View):
 
     def update(self, store: Store, width: int, height: int) -> None:
         self._store, self._width = store, width
-        self._text = max(8, width - width_of(NUMBERS))
+        self._table = WIDE if width >= WIDE.width + 40 else TIGHT
+        self._text = max(8, width - self._table.width)
         self._keys = store.order
         blocks = store.config.num_blocks - store.cells.counts[0] - store.cells.counts[1]
         self.subtitle = f"{plural(len(self._keys), 'node')} · {plural(blocks, 'block')}"
-        self.header = [[(pad("prefix", self._text), "heading"), *table_head(NUMBERS)]]
+        self.header = [[(pad("prefix", self._text), "heading"), *self._table.head]]
         if not self._keys:
             self.header = []
 
@@ -62,19 +64,25 @@ class TreeView(View):
             (guides, "faint"),
             (GLYPHS[code] + " ", STYLES[code]),
             (pad(store.texts.head(node), room) + " ", "dim" if quiet else STYLES[code]),
-            *table_row(NUMBERS, cells),
+            *self._table.row(cells),
         ]
 
 
 def _guides(state: EngineState, node: NodeState, limit: int) -> str:
-    """The lines that lead to ``node``: two cells a level, the outer ones cut where it is deep."""
+    """The lines that lead to ``node``: two cells a level, the outer ones cut where it is deep.
+
+    The root holds no tokens and is not drawn, so its children need no line to lead to them.
+    """
     parts: list[str] = []
     parent = state.nodes[node.parent]
+    if parent.id == ROOT:
+        return ""
     parts.append("└╴" if parent.children[-1] == node.id else "├╴")
-    while parent.id != ROOT and len(parts) * 2 < limit:
+    while len(parts) * 2 < limit:
         above = state.nodes[parent.parent]
+        if above.id == ROOT:
+            return "".join(reversed(parts))
         parts.append("  " if above.children[-1] == parent.id else "│ ")
         parent = above
-    if parent.id != ROOT:
-        parts[-1] = "… "
+    parts[-1] = "… "
     return "".join(reversed(parts))
