@@ -120,6 +120,7 @@ class EngineState:
         self.sampled_tokens = 0
         self.preemptions = 0
         self.evicted_blocks = 0
+        self.finished_requests = 0  # all of them; ``finished`` forgets the oldest
 
     # --- reading ---------------------------------------------------------------------------------
 
@@ -157,10 +158,20 @@ class EngineState:
 
     def apply(self, record: ev.StepRecord) -> None:
         """Take in one record. Records come in order, none missing."""
+        for _ in self.unfold(record):
+            pass
+
+    def unfold(self, record: ev.StepRecord) -> Iterator[ev.AnyEvent]:
+        """`apply`, one event at a time: gives each when the state includes it, and nothing later.
+
+        What belongs to the record as a whole (``timings``) is taken in when the events are
+        exhausted, as they have to be.
+        """
         self.step = record.step
         self.now = record.t
         for event in record.events:
             _APPLY[type(event)](self, event)
+            yield event
         self.now = record.t + record.seconds
         if record.timings:
             self.step_seconds = record.seconds
@@ -244,6 +255,7 @@ class EngineState:
         request.finish_reason, request.message = e.reason, e.message
         request.finished_at, request.finished_step = self.now, self.step
         self.finished.append(e.req)
+        self.finished_requests += 1
         if len(self.finished) > RETAIN_FINISHED:
             del self.requests[self.finished.pop(0)]
         self.notes.append(e)
