@@ -1,0 +1,413 @@
+"""Statistics: what a run has done so far, counted from events and nothing else.
+
+`Statistics` owns totals, latency histograms and rates; all of it is plain data, so it can be sent,
+stored and compared along with the picture it belongs to. It keeps a few numbers for each live
+request and drops them when the request ends. Queues, blocks and tree are not rebuilt here: that is
+the reducer's (`state.py`), and the two block counts that only it knows are handed in.
+
+Times are on the engine's clock, in seconds. A request is admitted at ``record.t``; a token is out
+at ``record.t + record.seconds``.
+"""
+
+from bisect import bisect_left
+from collections.abc import Callable
+from math import ceil, inf, nan
+from typing import Any
+
+import msgspec
+
+from . import events as ev
+
+# Upper edges of the buckets in seconds, ten a decade from 100 µs to 1000 s, rounded to three
+# digits: 0.0001, 0.000126, 0.000158, 0.0002, … 1000. One more bucket takes what is longer.
+EDGES = tuple(float(f"{10 ** (i / 10 - 4):.3g}") for i in range(71))
+
+RATE_WINDOW = 10.0  # seconds that a rate looks back
+RATE_SLOTS = 20  # pieces of the window: a rate forgets in steps of half a second
+
+
+class Histogram(msgspec.Struct):
+    """Durations in fixed log-spaced buckets: ``counts[i]`` of them are ≤ ``EDGES[i]`` and greater
+    than the edge before; the last bucket is open. ``min`` and ``max`` are exact, 0 when empty.
+
+    >>> h = Histogram()
+    >>> h.add(0.010); h.add(0.030)
+    >>> h.count, h.mean, h.bounds(1.0)
+    (2, 0.02, (0.0251, 0.03))
+    """
+
+    count: int = 0
+    sum: float = 0.0
+    min: float = 0.0
+    max: float = 0.0
+    counts: list[int] = msgspec.field(default_factory=lambda: [0] * (len(EDGES) + 1))
+
+    def add(self, seconds: float, times: int = 1) -> None:
+        """Count ``seconds``, ``times`` times."""
+        if not self.count or seconds < self.min:
+            self.min = seconds
+        if not self.count or seconds > self.max:
+            self.max = seconds
+        self.counts[bisect_left(EDGES, seconds)] += times
+        self.count += times
+        self.sum += seconds * times
+
+    @property
+    def mean(self) -> float:
+        """Exact; NaN when empty."""
+        return self.sum / self.count if self.count else nan
+
+    def bounds(self, q: float) -> tuple[float, float]:
+        """Two values that the ``q``-quantile (sample number ⌈q·count⌉ in order) lies between.
+
+        They are at most one bucket, 26 %, apart. NaN when empty; raises `ValueError` if ``q`` is
+        not between 0 and 1.
+        """
+        low, high, _ = self._bucket(q)
+        return low, high
+
+    def quantile(self, q: float) -> float:
+        """An estimate between the two `bounds`, as if a bucket's samples were evenly spread."""
+        low, high, fraction = self._bucket(q)
+        return low + (high - low) * fraction
+
+    def _bucket(self, q: float) -> tuple[float, float, float]:
+        if not 0 <= q <= 1:
+            raise ValueError(f"the quantile {q} is not between 0 and 1")
+        if not self.count:
+            return nan, nan, 0.0
+        rank = max(1, ceil(q * self.count))
+        before = i = 0
+        while before + self.counts[i] < rank:
+            before += self.counts[i]
+            i += 1
+        low = max(self.min, EDGES[i - 1]) if i else self.min
+        high = min(self.max, EDGES[i]) if i < len(EDGES) else self.max
+        return low, high, (q * self.count - before) / self.counts[i]
+
+    def cumulative(self) -> list[tuple[float, int]]:
+        """``(edge, samples ≤ edge)`` for every edge and infinity: Prometheus' ``le`` buckets."""
+        total, found = 0, []
+        for edge, count in zip((*EDGES, inf), self.counts, strict=True):
+            total += count
+            found.append((edge, total))
+        return found
+
+    def merge(self, other: "Histogram") -> None:
+        """Add the samples of ``other``; nothing is lost, the buckets are the same."""
+        if not other.count:
+            return
+        self.min = min(self.min, other.min) if self.count else other.min
+        self.max = max(self.max, other.max) if self.count else other.max
+        self.count += other.count
+        self.sum += other.sum
+        self.counts = [a + b for a, b in zip(self.counts, other.counts, strict=True)]
+
+
+class Rate(msgspec.Struct):
+    """How many a second over the last `RATE_WINDOW` seconds, in `RATE_SLOTS` counters."""
+
+    counts: list[int] = msgspec.field(default_factory=lambda: [0] * RATE_SLOTS)
+    head: int | None = None  # number of the newest slot since the clock's zero
+
+    def add(self, at: float, count: int) -> None:
+        slot = int(at * RATE_SLOTS // RATE_WINDOW)
+        if self.head is None:
+            self.head = slot
+        for stale in range(max(self.head, slot - RATE_SLOTS) + 1, slot + 1):
+            self.counts[stale % RATE_SLOTS] = 0
+        self.head = max(self.head, slot)
+        self.counts[self.head % RATE_SLOTS] += count
+
+    def per_second(self, now: float, since: float) -> float:
+        """The rate at ``now`` of something that counts since ``since``; 0 before any time passed.
+
+        The divisor is the time really covered: the full slots of the window and the running one.
+        """
+        slot = int(now * RATE_SLOTS // RATE_WINDOW)
+        oldest = slot - RATE_SLOTS + 1
+        covered = min(now - since, now - oldest * RATE_WINDOW / RATE_SLOTS)
+        if self.head is None or covered <= 0:
+            return 0.0
+        kept = range(max(oldest, self.head - RATE_SLOTS + 1), min(slot, self.head) + 1)
+        return sum(self.counts[s % RATE_SLOTS] for s in kept) / covered
+
+
+class Live(msgspec.Struct, gc=False):
+    """What is remembered of a request until it ends."""
+
+    prompt_len: int
+    submitted_at: float
+    first_at: float = 0.0
+    last_at: float = 0.0
+    outputs: int = 0
+    chunk_end: int = 0  # tokens with KV after the latest prefill chunk …
+    chunk_outputs: int = 0  # … when it had this many outputs
+
+    @property
+    def computed(self) -> int:
+        """Tokens with KV in the table: all that are known but the last, once it decodes."""
+        if self.outputs == self.chunk_outputs:
+            return self.chunk_end
+        return self.prompt_len + self.outputs - 1
+
+    def at_chunk(self, end: int) -> None:
+        self.chunk_end, self.chunk_outputs = end, self.outputs
+
+
+class Statistics(msgspec.Struct):
+    """Totals since the start. ``submitted`` = ``refused`` + all ``finished`` + those still live.
+
+    Prefix hits of a first admission (``cached_tokens`` of ``prompt_tokens``) and those of a
+    re-admission after preemption (``rehit_tokens``) are kept apart: only the first save work.
+    ``tail_slots`` are the empty slots in the last blocks of all tables. ``e2e`` and ``tpot`` count
+    requests that ended with ``stop`` or ``length``; ``tpot`` is (last - first) / (n - 1).
+    """
+
+    num_blocks: int
+    block_size: int
+
+    submitted: int = 0
+    refused: int = 0
+    finished: dict[str, int] = {}  # by reason
+    prompt_tokens: int = 0  # of admitted requests
+    cached_tokens: int = 0
+    rehit_tokens: int = 0
+    prefill_tokens: int = 0  # scheduled, as are the next
+    decode_tokens: int = 0
+    sampled_tokens: int = 0
+    evicted: dict[str, int] = {}  # blocks, by why
+    deferred: dict[str, int] = {}  # times, by why
+    preemptions: int = 0
+    lost_tokens: int = 0
+    steps: int = 0
+    failed_steps: int = 0
+
+    free_blocks: int = -1  # -1: nothing was applied yet
+    evictable_blocks: int = 0
+    tail_slots: int = 0
+
+    queue: Histogram = msgspec.field(default_factory=Histogram)
+    ttft: Histogram = msgspec.field(default_factory=Histogram)
+    itl: Histogram = msgspec.field(default_factory=Histogram)
+    tpot: Histogram = msgspec.field(default_factory=Histogram)
+    e2e: Histogram = msgspec.field(default_factory=Histogram)
+    step_time: Histogram = msgspec.field(default_factory=Histogram)
+    sampled_rate: Rate = msgspec.field(default_factory=Rate)
+    prefill_rate: Rate = msgspec.field(default_factory=Rate)
+    finished_rate: Rate = msgspec.field(default_factory=Rate)
+
+    started_at: float | None = None
+    began: float = 0.0  # start and end of the latest record
+    now: float = 0.0
+    live: dict[int, Live] = {}
+    unsampled: list[int] = []  # requests whose decode of this step has given no token yet
+
+    # --- reading ---------------------------------------------------------------------------------
+
+    @property
+    def scheduled_tokens(self) -> int:
+        """Every token ever given to the runner."""
+        return self.prefill_tokens + self.decode_tokens
+
+    @property
+    def evicted_blocks(self) -> int:
+        return sum(self.evicted.values())
+
+    @property
+    def hit_rate(self) -> float:
+        """Share of prompt tokens that were in the cache at first admission; 0 without any."""
+        return self.cached_tokens / self.prompt_tokens if self.prompt_tokens else 0.0
+
+    @property
+    def held_blocks(self) -> int:
+        """Blocks that are neither free nor evictable."""
+        return self.num_blocks - self.free_blocks - self.evictable_blocks
+
+    @property
+    def fragmentation(self) -> float:
+        """Share of the held slots that is empty: the ends of the tables' last blocks."""
+        held = self.held_blocks * self.block_size
+        return self.tail_slots / held if held else 0.0
+
+    def summary(self, now: float | None = None) -> dict[str, float | int]:
+        """All of it as plain numbers, rates as of ``now`` (the latest record's end if not given).
+
+        Times are in seconds. A histogram without samples has only its count.
+        """
+        now = self.now if now is None else now
+        since = now if self.started_at is None else self.started_at
+        numbers: dict[str, float | int] = {
+            "steps": self.steps,
+            "failed_steps": self.failed_steps,
+            "requests_submitted": self.submitted,
+            "requests_refused": self.refused,
+            "requests_live": len(self.live),
+            "prompt_tokens": self.prompt_tokens,
+            "cached_tokens": self.cached_tokens,
+            "rehit_tokens": self.rehit_tokens,
+            "hit_rate": self.hit_rate,
+            "prefill_tokens": self.prefill_tokens,
+            "decode_tokens": self.decode_tokens,
+            "sampled_tokens": self.sampled_tokens,
+            "preemptions": self.preemptions,
+            "lost_tokens": self.lost_tokens,
+            "blocks_held": self.held_blocks,
+            "blocks_evictable": self.evictable_blocks,
+            "blocks_free": self.free_blocks,
+            "fragmentation": self.fragmentation,
+            "sampled_tokens_per_s": self.sampled_rate.per_second(now, since),
+            "prefill_tokens_per_s": self.prefill_rate.per_second(now, since),
+            "requests_per_s": self.finished_rate.per_second(now, since),
+        }
+        numbers |= {f"requests_{reason}": n for reason, n in sorted(self.finished.items())}
+        numbers |= {f"evicted_blocks_{why}": n for why, n in sorted(self.evicted.items())}
+        numbers |= {f"deferred_{why}": n for why, n in sorted(self.deferred.items())}
+        for name in HISTOGRAMS:
+            histogram: Histogram = getattr(self, name)
+            numbers[f"{name}_count"] = histogram.count
+            if histogram.count:
+                numbers[f"{name}_mean"] = histogram.mean
+                numbers[f"{name}_max"] = histogram.max
+                for percent in (50, 90, 99):
+                    numbers[f"{name}_p{percent}"] = histogram.quantile(percent / 100)
+        return numbers
+
+    # --- counting --------------------------------------------------------------------------------
+
+    def apply(self, record: ev.StepRecord, free: int, evictable: int) -> None:
+        """Take in one record; ``free`` and ``evictable`` are the pool's blocks after it.
+
+        Both are known to the picture (`EngineState.free`, `.evictable`) and to the engine's cache.
+        Requests whose submission was not seen are left out of the times.
+        """
+        if self.started_at is None:
+            self.started_at = record.t
+        self.began = record.t
+        self.now = record.t + record.seconds
+        for event in record.events:
+            handler = _APPLY.get(type(event))
+            if handler is not None:
+                handler(self, event)
+        if record.timings:
+            self.step_time.add(record.seconds)
+        self.unsampled = []
+        self.free_blocks = free
+        self.evictable_blocks = evictable
+
+    def _step_began(self, e: ev.StepBegan) -> None:
+        self.steps += 1
+
+    def _step_failed(self, e: ev.StepFailed) -> None:
+        self.failed_steps += 1
+
+    def _submitted(self, e: ev.Submitted) -> None:
+        self.submitted += 1
+        self.live[e.req] = Live(len(e.prompt), self.began)
+
+    def _refused(self, e: ev.Refused) -> None:
+        self.refused += 1
+        self.live.pop(e.req, None)
+
+    def _deferred(self, e: ev.Deferred) -> None:
+        self.deferred[e.why] = self.deferred.get(e.why, 0) + 1
+
+    def _admitted(self, e: ev.Admitted) -> None:
+        self.tail_slots += len(e.blocks) * self.block_size - e.cached_tokens
+        live = self.live.get(e.req)
+        if e.recompute:
+            self.rehit_tokens += e.cached_tokens
+        elif live is not None:
+            self.prompt_tokens += live.prompt_len
+            self.cached_tokens += e.cached_tokens
+            self.queue.add(self.began - live.submitted_at)
+        if live is not None:
+            live.at_chunk(e.cached_tokens)
+
+    def _scheduled(self, e: ev.Scheduled) -> None:
+        self.prefill_tokens += e.count
+        self.prefill_rate.add(self.now, e.count)
+        self.tail_slots -= e.count
+        live = self.live.get(e.req)
+        if live is not None:
+            live.at_chunk(e.start + e.count)
+
+    def _decoding(self, e: ev.Decoding) -> None:
+        self.unsampled = e.reqs
+        self.decode_tokens += len(e.reqs)
+        self.tail_slots -= len(e.reqs)
+
+    def _preempted(self, e: ev.Preempted) -> None:
+        self.preemptions += 1
+        self.lost_tokens += e.lost_tokens
+
+    def _sampled(self, e: ev.Sampled) -> None:
+        self.unsampled = []
+        self.sampled_tokens += len(e.reqs)
+        self.sampled_rate.add(self.now, len(e.reqs))
+        lives, now = self.live, self.now
+        gap, times = 0.0, 0  # most of a batch has the same gap: count it in one go
+        for req in e.reqs:
+            live = lives.get(req)
+            if live is None:
+                continue
+            if live.outputs:
+                since_last = now - live.last_at
+                if since_last != gap:
+                    if times:
+                        self.itl.add(gap, times)
+                    gap, times = since_last, 0
+                times += 1
+            else:
+                live.first_at = now
+                self.ttft.add(now - live.submitted_at)
+            live.outputs += 1
+            live.last_at = now
+        if times:
+            self.itl.add(gap, times)
+
+    def _finished(self, e: ev.Finished) -> None:
+        live = self.live.pop(e.req, None)
+        if live is None:  # refused, or never seen
+            return
+        self.finished[e.reason] = self.finished.get(e.reason, 0) + 1
+        self.finished_rate.add(self.now, 1)
+        if e.reason in ("stop", "length"):
+            self.e2e.add(self.now - live.submitted_at)
+            if live.outputs > 1:
+                self.tpot.add((live.last_at - live.first_at) / (live.outputs - 1))
+
+    def _allocated(self, e: ev.Allocated) -> None:
+        self.tail_slots += len(e.blocks) * self.block_size
+
+    def _released(self, e: ev.Released) -> None:
+        """The table goes, and with it what was computed. A request that ends in the middle of a
+        step (it failed, or was aborted) has had its decode counted, but no token for it."""
+        self.tail_slots -= (len(e.freed) + e.cached) * self.block_size
+        live = self.live.get(e.req)
+        if live is not None:
+            self.tail_slots += live.computed + (e.req in self.unsampled)
+            live.at_chunk(0)
+
+    def _evicted(self, e: ev.Evicted) -> None:
+        self.evicted[e.why] = self.evicted.get(e.why, 0) + len(e.blocks)
+
+
+HISTOGRAMS = ("queue", "ttft", "itl", "tpot", "e2e", "step_time")
+
+_APPLY: dict[type, Callable[[Statistics, Any], None]] = {
+    ev.StepBegan: Statistics._step_began,
+    ev.StepFailed: Statistics._step_failed,
+    ev.Submitted: Statistics._submitted,
+    ev.Refused: Statistics._refused,
+    ev.Deferred: Statistics._deferred,
+    ev.Admitted: Statistics._admitted,
+    ev.Scheduled: Statistics._scheduled,
+    ev.Decoding: Statistics._decoding,
+    ev.Preempted: Statistics._preempted,
+    ev.Sampled: Statistics._sampled,
+    ev.Finished: Statistics._finished,
+    ev.Allocated: Statistics._allocated,
+    ev.Released: Statistics._released,
+    ev.Evicted: Statistics._evicted,
+}
