@@ -215,6 +215,11 @@ class Statistics(msgspec.Struct):
         return sum(self.evicted.values())
 
     @property
+    def ended(self) -> int:
+        """Requests that are no longer live, refused ones among them."""
+        return self.refused + sum(self.finished.values())
+
+    @property
     def hit_rate(self) -> float:
         """Share of prompt tokens that were in the cache at first admission; 0 without any."""
         return self.cached_tokens / self.prompt_tokens if self.prompt_tokens else 0.0
@@ -279,16 +284,26 @@ class Statistics(msgspec.Struct):
         """Take in one record; ``free`` and ``evictable`` are the pool's blocks after it.
 
         Both are known to the picture (`EngineState.free`, `.evictable`) and to the engine's cache.
-        Requests whose submission was not seen are left out of the times.
+        Requests whose submission was not seen are left out of the times. Whoever goes event by
+        event calls the three parts instead: `begin`, `take` for each event, and `end`.
         """
+        self.begin(record)
+        for event in record.events:
+            self.take(event)
+        self.end(record, free, evictable)
+
+    def begin(self, record: ev.StepRecord) -> None:
         if self.started_at is None:
             self.started_at = record.t
         self.began = record.t
         self.now = record.t + record.seconds
-        for event in record.events:
-            handler = _APPLY.get(type(event))
-            if handler is not None:
-                handler(self, event)
+
+    def take(self, event: ev.AnyEvent) -> None:
+        handler = _APPLY.get(type(event))
+        if handler is not None:
+            handler(self, event)
+
+    def end(self, record: ev.StepRecord, free: int, evictable: int) -> None:
         if record.timings:
             self.step_time.add(record.seconds)
         self.unsampled = []
