@@ -8,6 +8,7 @@ app.return_code   # 0; 2 when the user can mend it; 1 for anything else
 
 from collections.abc import Iterable
 from functools import partial
+from typing import Any
 
 from textual.app import App, SystemCommand
 from textual.dom import DOMNode
@@ -130,7 +131,7 @@ class DebuggerApp(App[None]):
         if not isinstance(self.screen, HelpScreen):
             self.push_screen(HelpScreen())
 
-    def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
+    def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
         """Every action of the key table that can be chosen here, and the themes."""
         for action in ACTIONS:
             here = self if action.group == APP else screen

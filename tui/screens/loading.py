@@ -31,7 +31,9 @@ class LoadingScreen(Screen[None]):
         self.set_interval(0.25, self.sync)
 
     def sync(self) -> None:
-        self.query_one("#loading", Bar).sync()
+        panel = self.query_one("#loading", Bar)
+        panel.styles.height = len(self._lines(panel.content_size.width)) + 4  # border, padding
+        panel.sync()
 
     def show(self, progress: Progress) -> None:
         self._progress = progress

@@ -111,7 +111,9 @@ class MainScreen(Screen[None]):
         self.query_one("#tabs").display = not tiny and (self.shape is not Layout.WIDE)
         self.query_one("#small").display = tiny
         self.query_one("#hint").display = self.query_one("#keys").display = not tiny
-        self.query_one("#failure").display = bool(self.store.failure) and not tiny
+        failure = self.query_one("#failure")
+        failure.display = bool(self.store.failure) and not tiny
+        failure.styles.height = len(self._failure_lines(width - 4)) + 2
         self._size_the_map(shown, width, height)
         if not tiny:
             self.pane.focus(scroll_visible=False)
@@ -169,8 +171,8 @@ class MainScreen(Screen[None]):
 
     def _failure_lines(self, width: int) -> list[Line]:
         lines = wrap(self.store.failure, width)
-        if len(lines) > 4:
-            lines = [*lines[:3], "… (all of it is in the log)"]
+        if len(lines) > 5:
+            lines = [*lines[:2], "…", *lines[-2:]]
         return [[(part, "bad")] for part in lines]
 
     def fail(self, message: str, log: str) -> None:
@@ -184,7 +186,7 @@ class MainScreen(Screen[None]):
     def why_not(self, name: str) -> str:
         """Why the action would do nothing now; empty if it would do something."""
         store = self.store
-        if name in ("step", "play", "prompt"):
+        if name in ("step", "play", "prompt", "slower", "faster"):
             if not self.source.can_control:
                 return "this source can be watched, not controlled"
             if store.failure:

@@ -5,6 +5,7 @@ the screen's rows cost.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from ...engine.request import Status
@@ -97,6 +98,18 @@ class Table:
     def width_of(self, count: int) -> int:
         """Cells that the first ``count`` columns take."""
         return sum(self.widths[:count]) + len(self._gap) * count
+
+
+@lru_cache(maxsize=256)
+def fit_table(columns: tuple[Column, ...], width: int, spare: int) -> Table:
+    """The roomy table if it leaves ``spare`` cells of ``width``, else the tight one, less the
+    last columns if even that is too wide."""
+    roomy = Table(columns, tight=False)
+    if roomy.width + spare <= width:
+        return roomy
+    while Table(columns, tight=True).width > width and len(columns) > 1:
+        columns = columns[:-1]
+    return Table(columns, tight=True)
 
 
 def glyph_of(request: RequestState) -> tuple[str, str]:

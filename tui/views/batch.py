@@ -9,7 +9,7 @@ from ..explain import why_deferred
 from ..selection import Target
 from ..store import Store
 from ..text import Line, bar, cell_len, clip, plural
-from .base import Column, Table, View, glyph_of, heading
+from .base import Column, View, fit_table, glyph_of, heading
 
 COLUMNS = (
     Column("req", 5, ("req", 4)),
@@ -20,7 +20,6 @@ COLUMNS = (
     Column("blocks", 6, ("blk", 4)),
     Column("cached", 6, ("hit", 4)),
 )
-WIDE, TIGHT = Table(COLUMNS, tight=False), Table(COLUMNS, tight=True)
 
 
 class BatchView(View):
@@ -29,7 +28,7 @@ class BatchView(View):
 
     def update(self, store: Store, width: int, height: int) -> None:
         self._store, self._width = store, width
-        self._table = WIDE if width >= WIDE.width + 10 else TIGHT
+        self._table = fit_table(COLUMNS, width, 10)
         state = store.state
         self._rows: Sequence[RowState] = state.rows
         self._deferred = next((n for n in state.notes if isinstance(n, ev.Deferred)), None)
@@ -128,7 +127,8 @@ class BatchView(View):
             room -= cell_len(token)
         if not request.live:
             glyph, style = glyph_of(request)
-            line.append((clip(f"  {glyph} {request.finish_reason}", room), style))
+            ended = f"  {glyph} {request.finish_reason}"
+            line.append((ended if len(ended) <= room else f"  {glyph}", style))
         return line
 
     def _waiting_row(self, request: RequestState) -> Line:

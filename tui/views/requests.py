@@ -6,7 +6,7 @@ from ...engine.state import RequestState
 from ..selection import Target
 from ..store import Store
 from ..text import Line, clip, clip_left, plural, visible, wrap
-from .base import Column, Table, View, glyph_of
+from .base import Column, View, fit_table, glyph_of
 
 COLUMNS = (
     Column("req", 5, ("req", 4)),
@@ -16,7 +16,6 @@ COLUMNS = (
     Column("output", 9, ("output", 7)),
     Column("pre", 3, ("pre", 3)),
 )
-WIDE, TIGHT = Table(COLUMNS, tight=False), Table(COLUMNS, tight=True)
 
 
 class RequestsView(View):
@@ -25,7 +24,7 @@ class RequestsView(View):
 
     def update(self, store: Store, width: int, height: int) -> None:
         self._store, self._width = store, width
-        self._table = WIDE if width >= WIDE.width + 20 else TIGHT
+        self._table = fit_table(COLUMNS, width, 20)
         state = store.state
         ids = chain(state.running, state.waiting, reversed(state.finished))
         keys: list[Target | None] = [Target("request", r) for r in ids]
@@ -39,7 +38,11 @@ class RequestsView(View):
         self.keys = keys
         parts = (("running", state.running), ("waiting", state.waiting), ("done", state.finished))
         self.subtitle = " · ".join(f"{len(ids)} {word}" for word, ids in parts)
-        self.header = [[*self._table.head, ("text", "heading")]] if keys else []
+        self.header = (
+            [[*self._table.head, (clip("text", width - self._table.width), "heading")]]
+            if keys
+            else []
+        )
 
     def line(self, i: int) -> Line:
         if self._at <= i < self._at + len(self._unfolded):

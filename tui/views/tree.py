@@ -5,7 +5,7 @@ from ..cells import EVICTABLE, GLYPHS, STYLES, code_for
 from ..selection import Target
 from ..store import Store
 from ..text import Line, pad, plural
-from .base import Column, Table, View
+from .base import Column, View, fit_table
 
 NUMBERS = (
     Column("tokens", 6, ("tok", 5)),
@@ -14,7 +14,6 @@ NUMBERS = (
     Column("hits", 4, ("hits", 4)),
     Column("age", 4, ("age", 3)),
 )
-WIDE, TIGHT = Table(NUMBERS, tight=False), Table(NUMBERS, tight=True)
 
 
 class TreeView(View):
@@ -27,7 +26,7 @@ class TreeView(View):
 
     def update(self, store: Store, width: int, height: int) -> None:
         self._store, self._width = store, width
-        self._table = WIDE if width >= WIDE.width + 40 else TIGHT
+        self._table = fit_table(NUMBERS, width, 40)
         self._text = max(8, width - self._table.width)
         self._keys = store.order
         blocks = store.config.num_blocks - store.cells.counts[0] - store.cells.counts[1]

@@ -1,0 +1,71 @@
+"""From a model and a workload to a running session: what `LocalSource` opens in its thread.
+
+The only part of the screens that knows there is a model; it imports torch when it is called.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..engine.debugger import Debugger
+from ..engine.errors import UserError
+from ..engine.workload import Workload, WorkloadRequest
+from .sources.base import ModelInfo
+from .sources.local import OpenSession, ReportProgress, Session
+
+if TYPE_CHECKING:
+    from ..engine.tokenizer import Tokenizer
+
+
+class ModelCodec:
+    """The model's tokenizer as the screens want it; ``system`` goes before typed prompts too, so
+    that they share its blocks."""
+
+    def __init__(self, tokenizer: "Tokenizer", system: str | None) -> None:
+        self.tokenizer = tokenizer
+        self.system = system
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return self.tokenizer.decode(ids)
+
+    def token(self, token_id: int) -> str:
+        return self.tokenizer.token_text(token_id)
+
+    def encode_chat(self, text: str, system: str | None = None) -> list[int]:
+        """A chat turn where the model has a template, plain text where it has none."""
+        system = self.system if system is None else system
+        if not self.tokenizer.has_chat_template:
+            return self.tokenizer.encode(f"{system}\n\n{text}" if system else text)
+        messages = [{"role": "system", "content": system}] if system else []
+        return self.tokenizer.apply_chat([*messages, {"role": "user", "content": text}])
+
+    def encode(self, request: WorkloadRequest) -> list[int]:
+        if request.tokens is not None:
+            return request.tokens
+        if request.prompt is not None:
+            return self.tokenizer.encode(request.prompt)
+        return self.encode_chat(request.user or "", request.system)
+
+
+def model_session(model: str, workload: Workload, settings: dict[str, Any]) -> OpenSession:
+    """Loads ``model`` with the engine ``settings`` (as `LLM` names them)."""
+
+    def open_session(progress: ReportProgress) -> Session:
+        progress("starting PyTorch", None)
+        from ..engine.llm import LLM
+
+        llm = LLM(model, progress=progress, **settings)
+        if llm.tokenizer is None:
+            raise UserError(f"{model} has no tokenizer, so the screens could show no text")
+        made = llm.model_info
+        info = ModelInfo(made.name, made.architecture, made.dtype, made.device)
+        return Session(llm.engine, ModelCodec(llm.tokenizer, workload.system), info)
+
+    return open_session
+
+
+def submit_workload(workload: Workload, session: Session, debugger: Debugger) -> None:
+    """Hand the workload's requests to the engine, each at its step."""
+    codec = session.codec
+    assert isinstance(codec, ModelCodec)
+    for request in workload.expanded():
+        debugger.submit(codec.encode(request), request.params(), request.at_step)
