@@ -7,14 +7,22 @@ driven directly: ``llm.engine.submit(...)`` and ``llm.engine.step()``.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import msgspec
+
 from .config import EngineConfig
 from .engine import Engine
 from .errors import RequestRefused, UserError
 from .loader import describe, load_decoder
 from .model_store import Progress, no_progress, resolve
-from .models.config import ModelConfig, read_config
+from .models.config import read_config
 from .plan import TokenLogprobs
-from .policies import EVICTION_POLICIES, SCHEDULE_POLICIES, choose
+from .policies import (
+    ADMISSION_POLICIES,
+    EVICTION_POLICIES,
+    PREEMPTION_POLICIES,
+    SCHEDULE_POLICIES,
+    choose,
+)
 from .request import Request
 from .runner.attention.registry import make_backend
 from .runner.device import resolve_device, resolve_dtype
@@ -48,8 +56,8 @@ class LLM:
     """A loaded model.
 
     ``model`` is an alias, a local directory, a ``.gguf`` file or a Hub id. ``num_blocks`` or
-    ``kv_memory`` ("2GiB") sizes the KV pool, not both. ``max_model_len`` in tokens defaults to what
-    the model and the pool allow. ``skip_tokenizer`` serves a checkpoint without one: ids in, ids
+    ``kv_memory`` ("2GiB") sizes the KV pool, not both. ``max_model_len`` in tokens defaults to the
+    model's context. ``skip_tokenizer`` serves a checkpoint without one: ids in, ids
     out. ``progress`` is told about downloads, conversion and loading. Raises UserError for whatever
     cannot be used.
     """
@@ -67,6 +75,8 @@ class LLM:
         max_running_requests: int = 256,
         max_model_len: int | None = None,
         schedule_policy: str = "fcfs",
+        admission_policy: str = "optimistic",
+        preemption_policy: str = "newest",
         eviction_policy: str = "lru",
         attention: str = "auto",
         seed: int = 0,
@@ -79,6 +89,8 @@ class LLM:
             raise UserError("--num-blocks and --kv-memory both size the KV pool; give one of them")
         memory = None if kv_memory is None else parse_memory(kv_memory)
         choose(SCHEDULE_POLICIES, schedule_policy, "--schedule-policy")
+        choose(ADMISSION_POLICIES, admission_policy, "--admission-policy")
+        choose(PREEMPTION_POLICIES, preemption_policy, "--preemption-policy")
         choose(EVICTION_POLICIES, eviction_policy, "--eviction-policy")
         torch_device = resolve_device(device)
         torch_dtype = resolve_dtype(dtype, torch_device)
@@ -90,6 +102,8 @@ class LLM:
             max_running_requests=max_running_requests,
             max_model_len=1 if max_model_len is None else max_model_len,
             schedule_policy=schedule_policy,
+            admission_policy=admission_policy,
+            preemption_policy=preemption_policy,
             eviction_policy=eviction_policy,
             seed=seed,
         )
@@ -111,7 +125,13 @@ class LLM:
         )
         if num_blocks is None:
             num_blocks = default_blocks(model_config, block_size, torch_dtype, torch_device)
-        config = _settle(settings, model_config, num_blocks, max_model_len, eos)
+        config = msgspec.structs.replace(
+            settings,
+            num_blocks=num_blocks,
+            max_model_len=max_model_len or model_config.max_context,
+            vocab_size=model_config.vocab_size,
+            eos_token_ids=eos,
+        )
         cache = KVCache(
             model_config,
             num_blocks=num_blocks,
@@ -198,29 +218,6 @@ class LLM:
         if self.tokenizer is None:
             raise UserError("this LLM was made with skip_tokenizer=True; give it token ids")
         return self.tokenizer
-
-
-def _settle(
-    settings: EngineConfig,
-    model: ModelConfig,
-    num_blocks: int,
-    max_model_len: int | None,
-    eos: tuple[int, ...],
-) -> EngineConfig:
-    """``settings`` completed by what only the loaded model could tell."""
-    capacity = num_blocks * settings.block_size
-    return EngineConfig(
-        block_size=settings.block_size,
-        num_blocks=num_blocks,
-        max_batch_tokens=settings.max_batch_tokens,
-        max_running_requests=settings.max_running_requests,
-        max_model_len=max_model_len or min(model.max_context, capacity),
-        vocab_size=model.vocab_size,
-        eos_token_ids=eos,
-        schedule_policy=settings.schedule_policy,
-        eviction_policy=settings.eviction_policy,
-        seed=settings.seed,
-    )
 
 
 def _as_list(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:

@@ -64,6 +64,13 @@ def resolve(name: str, progress: Progress = no_progress) -> Path:
         ) from error
 
 
+def check(name: str) -> None:
+    """Raises UserError if ``name`` cannot be a model, as far as that shows without the network and
+    without loading anything."""
+    if name not in ALIASES and (Path(name).expanduser().exists() or not _is_hub_id(name)):
+        _find_local(name)
+
+
 def pull(name: str, progress: Progress = no_progress) -> Path:
     """Make ``name`` available offline; the same as ``resolve``, by its command's name."""
     return resolve(name, progress)
@@ -90,19 +97,29 @@ def list_models() -> list[StoredModel]:
 def _resolve(name: str, progress: Progress) -> Path:
     if name in ALIASES:
         return _alias(name, progress)
+    if _is_hub_id(name) and not Path(name).exists():
+        return _from_hub(name, progress)
+    path = _find_local(name)
+    return path if path.is_dir() else _converted(path.resolve(), progress)
+
+
+def _is_hub_id(name: str) -> bool:
+    return bool(_HUB_ID.fullmatch(name)) and not name.lower().endswith(".gguf")
+
+
+def _find_local(name: str) -> Path:
+    """The model directory or .gguf file that ``name`` is the path of."""
     path = Path(name).expanduser()
     if path.is_dir():
         return check_directory(path)
     if path.is_file():
         if path.suffix.lower() == ".gguf":
-            return _converted(path.resolve(), progress)
+            return path
         raise UserError(
             f"{name} is a file, but not a .gguf; give the directory that holds config.json"
         )
     if path.suffix.lower() == ".gguf":
         raise UserError(f"{name}: no such file; check the path of the .gguf file")
-    if _HUB_ID.fullmatch(name):
-        return _from_hub(name, progress)
     raise UserError(
         f"unknown model {name!r}: it is no local directory, .gguf file or Hub id (org/name); "
         f"or use an alias: {', '.join(ALIASES)}"

@@ -64,6 +64,8 @@ class EngineSettings(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=T
     max_running_requests: int | None = None
     max_model_len: int | None = None
     schedule_policy: str | None = None
+    admission_policy: str | None = None
+    preemption_policy: str | None = None
     eviction_policy: str | None = None
 
     def given(self) -> dict[str, int | str]:

@@ -5,8 +5,10 @@ that ``--help`` answers at once. Errors a person can act on end as one line on s
 """
 
 import argparse
+import json
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,13 @@ from typing import Any
 from .. import demos
 from ..engine import model_store
 from ..engine.errors import UserError
-from ..engine.policies import EVICTION_POLICIES, SCHEDULE_POLICIES
+from ..engine.policies import (
+    ADMISSION_POLICIES,
+    EVICTION_POLICIES,
+    PREEMPTION_POLICIES,
+    SCHEDULE_POLICIES,
+)
+from ..engine.sampling import SamplingParams
 from ..engine.workload import Workload, WorkloadRequest, load_workload
 
 DEFAULT_MODEL = "smollm2-135m"
@@ -65,6 +73,17 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, Any]]:
     pull = actions.add_parser("pull", help="fetch a model, so that it starts without a network")
     pull.add_argument("name", help="alias, Hub id, local directory or .gguf file")
     pull.set_defaults(command=_pull_model)
+    bench = commands.add_parser("bench", help="measure the scheduler and the cache")
+    bench.set_defaults(command=_bench_core)
+    bench.add_argument(
+        "--core", action="store_true", required=True, help="the core alone, with a model of no cost"
+    )
+    bench.add_argument("--running", type=int, default=1000, metavar="N", help="requests decoding")
+    bench.add_argument("--nodes", type=int, default=10_000, metavar="N", help="nodes in the tree")
+    bench.add_argument(
+        "--blocks", type=int, default=100_000, metavar="N", help="blocks in the pool"
+    )
+    bench.add_argument("--json", action="store_true", help="print JSON")
     return parser, commands.choices
 
 
@@ -108,7 +127,7 @@ def _add_run_flags(parser: argparse.ArgumentParser) -> None:
 
 def _add_engine_flags(parser: argparse.ArgumentParser) -> None:
     """The same on every subcommand that starts an engine; None leaves it to workload or default."""
-    flags = parser.add_argument_group("engine")
+    flags = parser.add_argument_group("engine", "a policy may be your own: module:Class")
     flags.add_argument("--dtype", help="auto, float32, bfloat16 or float16 (default: auto)")
     flags.add_argument("--device", help="auto, cpu, cuda or mps (default: auto)")
     flags.add_argument(
@@ -130,6 +149,16 @@ def _add_engine_flags(parser: argparse.ArgumentParser) -> None:
         help=f"order of waiting requests: {', '.join(SCHEDULE_POLICIES)}",
     )
     flags.add_argument(
+        "--admission-policy",
+        metavar="NAME",
+        help=f"room kept for running requests: {', '.join(ADMISSION_POLICIES)}",
+    )
+    flags.add_argument(
+        "--preemption-policy",
+        metavar="NAME",
+        help=f"who gives way when blocks run out: {', '.join(PREEMPTION_POLICIES)}",
+    )
+    flags.add_argument(
         "--eviction-policy",
         metavar="NAME",
         help=f"which cached prefix goes first: {', '.join(EVICTION_POLICIES)}",
@@ -148,6 +177,8 @@ ENGINE_FLAGS = (
     "max_running_requests",
     "max_model_len",
     "schedule_policy",
+    "admission_policy",
+    "preemption_policy",
     "eviction_policy",
     "attention",
     "seed",
@@ -176,7 +207,44 @@ def _workload(args: argparse.Namespace) -> Workload:
 
 
 def _run(args: argparse.Namespace) -> int:
-    raise UserError("not wired yet")
+    params = SamplingParams(temperature=args.temperature, max_tokens=args.max_tokens)
+    workload = _workload(args)
+    model_store.check(args.model)
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise UserError("run draws on a terminal, and this is none; start it in one")
+
+    from .app import DebuggerApp
+    from .session import model_session, submit_workload
+    from .sources.local import LocalSource
+
+    settings = _engine_settings(args, workload)
+    source = LocalSource(
+        model_session(args.model, workload, settings), partial(submit_workload, workload), params
+    )
+    app = DebuggerApp(source)
+    app.run()
+    if app.fatal:
+        print(f"minisgl-tui: {app.fatal}", file=sys.stderr)
+    return app.return_code or 0
+
+
+def _bench_core(args: argparse.Namespace) -> int:
+    from ..engine.bench_core import measure
+
+    if min(args.running, args.nodes, args.blocks) < 1:
+        raise UserError("--running, --nodes and --blocks must be at least 1")
+    progress = _print_progress()
+    results = measure(
+        args.running, args.nodes, args.blocks, progress=lambda stage: progress(stage, None)
+    )
+    if sys.stderr.isatty():
+        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+    if args.json:
+        print(json.dumps(results))
+    else:
+        for name, value in results.items():
+            print(f"{name:28} {value:12,.3f}".rstrip("0").rstrip("."))
+    return 0
 
 
 def _list_models(args: argparse.Namespace) -> int:
