@@ -14,6 +14,7 @@ from .config import EngineConfig
 from .engine import Engine
 from .events import StepRecord
 from .plan import Plan, StepOutput
+from .radix import Node
 from .request import Request
 from .sampling import SamplingParams
 
@@ -33,10 +34,11 @@ def measure(
     nodes: int = 10_000,
     blocks: int = 100_000,
     steps: int = 200,
+    tree_sizes: tuple[int, ...] = (1_000, 10_000, 100_000),
     progress: Callable[[str], None] = lambda stage: None,
 ) -> dict[str, float]:
     """Milliseconds of Python: the median step with events off and on, its 99th percentile, and
-    one match and one eviction with 10³, 10⁴ and 10⁵ nodes in the tree (microseconds)."""
+    one match and one eviction with each of ``tree_sizes`` nodes in the tree (microseconds)."""
     progress(f"{running} requests, {nodes} nodes, {blocks} blocks")
     engine = loaded_engine(running, nodes, blocks)
     off, on = _alternate(engine, steps)
@@ -49,7 +51,7 @@ def measure(
         "step_ms_events_on": median(on) * 1e3,
         "events_ratio": median(on) / median(off),
     }
-    for size in (1_000, 10_000, 100_000):
+    for size in tree_sizes:
         progress(f"match and evict in {size} nodes")
         match, evict = time_tree(size)
         results[f"match_us_{size}_nodes"] = match * 1e6
@@ -125,20 +127,20 @@ def time_tree(nodes: int) -> tuple[float, float]:
     )
     _grow_tree(engine, nodes)
     tree, rng = engine.cache.tree, random.Random(2)
-    paths = [_path(node) for node in rng.sample(list(tree.nodes()), 500)]
+    paths = [_path(node) for node in rng.choices(list(tree.nodes()), k=500)]
     requests = [Request(-1, [*tokens, 0], ENDLESS) for tokens in paths]
     engine.cache.tree.evict(1)  # the first one sorts what was offered since the start
     gc.collect()
     matches = [_timed(lambda r=r: engine.cache.match(r)) for r in requests]
-    evictions = [_timed(lambda: tree.evict(1)) for _ in range(500)]
+    evictions = [_timed(lambda: tree.evict(1)) for _ in range(min(500, nodes // 2))]
     return median(matches), median(evictions)
 
 
-def _path(node: object) -> list[int]:
+def _path(node: Node | None) -> list[int]:
     tokens: list[int] = []
-    while node is not None and node.parent is not None:  # pyright: ignore
-        tokens = node.tokens + tokens  # pyright: ignore
-        node = node.parent  # pyright: ignore
+    while node is not None:
+        tokens = node.tokens + tokens
+        node = node.parent
     return tokens
 
 

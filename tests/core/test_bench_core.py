@@ -1,0 +1,40 @@
+"""The core benchmark runs, and the cost of the tree grows as it should: counted, not timed."""
+
+from minisgl_tui.engine.bench_core import loaded_engine, measure
+
+
+def test_it_reports_every_figure_for_the_size_asked_for() -> None:
+    results = measure(running=20, nodes=50, blocks=500, steps=10, tree_sizes=(100, 200))
+    assert results["running_requests"] == 20
+    assert results["tree_nodes"] >= 50
+    assert {
+        "step_ms_events_off",
+        "events_ratio",
+        "match_us_100_nodes",
+        "evict_us_200_nodes",
+    } <= set(results)
+    assert all(value > 0 for value in results.values())
+
+
+def comparisons_per_eviction(nodes: int) -> float:
+    """How often the policy is asked for a key, once the order is settled."""
+    engine = loaded_engine(running=1, nodes=nodes, blocks=4 * nodes + 64)
+    tree = engine.cache.tree
+    tree.evict(1)
+    asked = 0
+    policy = tree._policy
+
+    class Counting:
+        def key(self, node) -> tuple[int, ...]:
+            nonlocal asked
+            asked += 1
+            return policy.key(node)
+
+    tree._policy = Counting()
+    for _ in range(50):
+        tree.evict(1)
+    return asked / 50
+
+
+def test_eviction_cost_grows_slower_than_the_tree() -> None:
+    assert comparisons_per_eviction(4000) < 2 * comparisons_per_eviction(250) < 10
