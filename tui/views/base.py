@@ -26,7 +26,6 @@ class View:
     name = ""
     about = ""
     gutter = 2  # cells the pane keeps free for cursor and selection marks
-    follow_top = False  # new lines come at the top, and a cursor there stays there
 
     def __init__(self) -> None:
         self.header: list[Line] = []

@@ -128,7 +128,7 @@ class BatchView(View):
         if not request.live:
             glyph, style = glyph_of(request)
             ended = f"  {glyph} {request.finish_reason}"
-            line.append((ended if len(ended) <= room else f"  {glyph}", style))
+            line.append((ended if len(ended) <= room else f"  {glyph}"[: max(0, room)], style))
         return line
 
     def _waiting_row(self, request: RequestState) -> Line:

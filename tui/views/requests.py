@@ -36,7 +36,7 @@ class RequestsView(View):
             self._unfolded = self._unfold(state.requests[selected.id])
             keys[self._at : self._at] = [selected] * len(self._unfolded)
         self.keys = keys
-        parts = (("running", state.running), ("waiting", state.waiting), ("done", state.finished))
+        parts = (("run", state.running), ("wait", state.waiting), ("done", state.finished))
         self.subtitle = " · ".join(f"{len(ids)} {word}" for word, ids in parts)
         self.header = (
             [[*self._table.head, (clip("text", width - self._table.width), "heading")]]

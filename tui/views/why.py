@@ -11,7 +11,6 @@ class WhyView(View):
 
     name = "Why"
     about = "the scheduler's decisions in words, newest step first"
-    follow_top = True
 
     def __init__(self) -> None:
         super().__init__()

@@ -111,6 +111,7 @@ class Pane(LineWidget, can_focus=True):
         self.top = 0
         self._key: Target | None = None
         self._body = 1
+        self._first = 0  # the first item that is no heading
         self._reveal = False
         self.can_focus = bool(number)
         if number:
@@ -177,10 +178,14 @@ class Pane(LineWidget, can_focus=True):
         return self.view.target(self.cursor)
 
     def _keep_cursor(self) -> None:
-        """Stay on the same thing when the lines move under the cursor."""
+        """Stay on the same thing when the lines move under the cursor; but at the very top, stay
+        at the top."""
         view = self.view
-        at_top = view.follow_top and self.top == 0 and self.cursor <= 1
-        if not at_top and self._key is not None:
+        at_top = self.top == 0 and self.cursor == self._first
+        self._first = self._off_heading(0, 1)
+        if at_top:
+            self.cursor = self._first
+        elif self._key is not None:
             moved = view.target(self.cursor) != self._key
             if moved and self._key in view.keys:
                 item = view.keys.index(self._key)
