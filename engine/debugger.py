@@ -3,8 +3,12 @@
 `run` lives in the engine's thread and is the only code that touches the engine. Everything else is
 called from any thread and returns at once: it leaves a command, which the loop carries out between
 two steps. Local screens and, later, a server's control route press the same switches.
+
+A step cannot be left half done: when a breakpoint fires, the step ends first, and the `Stopped`
+says at which of its events that was. What is a hit, `breakpoints.py` decides.
 """
 
+import itertools
 import time
 from bisect import insort
 from collections.abc import Callable
@@ -12,9 +16,16 @@ from enum import StrEnum
 from queue import Empty, SimpleQueue
 from typing import NamedTuple
 
+from .breakpoints import Breakpoint, Breakpoints
+from .conditions import Condition, parse
 from .engine import Engine
 from .errors import UserError
+from .events import StepRecord
 from .sampling import SamplingParams
+from .state import EngineState
+from .stops import Stop, Stopped, StopReason
+
+RETAIN_STOPS = 200  # stops kept in the history; older ones are forgotten
 
 Command = Callable[[], object]
 
@@ -36,6 +47,10 @@ class Debugger:
 
     ``on_change`` is called, in the engine's thread, whenever mode, rate or idleness may have
     changed; ``on_error`` gets the one line that a refused command ended with.
+
+    ``state`` follows the engine's events, for conditions to ask, and is to be read in the engine's
+    thread only. A debugger that joins an engine under way needs the state so far, and applies the
+    records to it from then on; without it, it can do everything but breakpoints and `until`.
     """
 
     def __init__(
@@ -43,6 +58,7 @@ class Debugger:
         engine: Engine,
         on_change: Callable[[], None] | None = None,
         on_error: Callable[[str], None] | None = None,
+        state: EngineState | None = None,
     ) -> None:
         self.engine = engine
         self.mode = Mode.PAUSED
@@ -54,11 +70,34 @@ class Debugger:
         self._steps_left = 0
         self._closed = False
         self._next_at = 0.0
+        if state is None and not engine.step_count and not engine.requests:
+            state = EngineState(engine.config)
+        self.state = state
+        self.stops: tuple[Stopped, ...] = ()  # oldest first; replaced, never changed
+        self._breakpoints = Breakpoints()
+        self._ids = itertools.count(1)
+        self._hits: list[Stop] = []  # since the last stop
+        self._until: Breakpoint | None = None
+        self._unlisten = engine.log.listen(self._follow) if state else lambda: None
 
     @property
     def idle(self) -> bool:
         """No request is alive or to come, so there is nothing to step."""
         return not (self.engine.has_work() or self._arrivals)
+
+    @property
+    def last_stop(self) -> Stopped | None:
+        return self.stops[-1] if self.stops else None
+
+    @property
+    def breakpoints(self) -> tuple[Breakpoint, ...]:
+        """All that are set, that of `until` among them."""
+        return self._breakpoints.all
+
+    @property
+    def logged(self) -> tuple[Stop, ...]:
+        """What log-only breakpoints noted, oldest first."""
+        return self._breakpoints.logged
 
     # --- switches, for any thread ----------------------------------------------------------------
 
@@ -66,23 +105,44 @@ class Debugger:
         """Take ``count`` steps, then pause; while stepping, the counts add up."""
 
         def carry_out() -> None:
-            self._steps_left = count + (self._steps_left if self.mode is Mode.STEPPING else 0)
+            left = self._steps_left if self.mode is Mode.STEPPING else 0
+            self._steps_left = left + max(count, 1)
             self.mode = Mode.STEPPING
 
         self._commands.put(carry_out)
 
     def play(self, rate: float | None = None) -> None:
         """Run at ``rate`` steps a second, or as fast as it goes, until paused or out of work."""
-
-        def carry_out() -> None:
-            self.mode, self.rate = Mode.PLAYING, rate
-            self._next_at = time.monotonic()
-
-        self._commands.put(carry_out)
+        self._commands.put(lambda: self._play(rate))
 
     def pause(self) -> None:
         """Stop after the step in progress."""
-        self._commands.put(self._pause)
+
+        def carry_out() -> None:
+            if self.mode is not Mode.PAUSED:
+                self._stop(StopReason.PAUSE)
+
+        self._commands.put(carry_out)
+
+    def until(self, condition: str | Condition, rate: float | None = None) -> None:
+        """Play to the step in which ``condition`` comes true, and stop.
+
+        Any other stop on the way ends this, and so does another `until`. A condition on the state
+        alone that is true already stops at once. Raises `UserError` if it cannot be read.
+        """
+        target = Breakpoint(next(self._ids), self._read(condition), temporary=True)
+
+        def carry_out() -> None:
+            assert self.state
+            self._forget_until()
+            self._until = target
+            if not target.condition.needs_event and target.condition.holds(self.state):
+                self._stop(StopReason.UNTIL)
+            else:
+                self._breakpoints.add(target)
+                self._play(rate)
+
+        self._commands.put(carry_out)
 
     def submit(self, prompt: list[int], params: SamplingParams, at_step: int = 0) -> None:
         """Queue a prompt, once ``at_step`` steps were taken (or nothing else is left to do).
@@ -97,7 +157,8 @@ class Debugger:
         self._commands.put(carry_out)
 
     def abort(self, request_id: int) -> None:
-        self._commands.put(lambda: self._try(lambda: self.engine.abort(request_id)))
+        """End a request between steps."""
+        self._attempt(lambda: self.engine.abort(request_id))
 
     def close(self) -> None:
         """Let `run` return, after the step in progress."""
@@ -107,15 +168,59 @@ class Debugger:
 
         self._commands.put(carry_out)
 
+    # --- breakpoints, for any thread -------------------------------------------------------------
+
+    def add_breakpoint(
+        self,
+        condition: str | Condition,
+        *,
+        ignore: int = 0,
+        log_only: bool = False,
+        temporary: bool = False,
+    ) -> int:
+        """Stop when ``condition`` says so; the result is the id. See `Breakpoint` for the options.
+
+        The condition is text, or one of those made by `breakpoints.on_event`, `on_request`,
+        `on_node` and `on_block`. Raises `UserError`, with the column, if the text is none.
+        """
+        condition = self._read(condition)
+        added = Breakpoint(next(self._ids), condition, ignore, log_only, temporary)
+        self._commands.put(lambda: self._breakpoints.add(added))
+        return added.id
+
+    def remove(self, id: int) -> None:
+        """An id that is not there goes to ``on_error``, here and below."""
+        self._attempt(lambda: self._breakpoints.remove(id))
+
+    def enable(self, id: int) -> None:
+        self._attempt(lambda: self._breakpoints.enable(id))
+
+    def disable(self, id: int) -> None:
+        self._attempt(lambda: self._breakpoints.disable(id))
+
+    def clear_breakpoints(self) -> None:
+        self._commands.put(self._breakpoints.clear)
+
+    def _read(self, condition: str | Condition) -> Condition:
+        if self.state is None:
+            raise UserError(
+                "conditions need the engine's state, and this debugger joined under way without "
+                "it; give it one: Debugger(engine, state=…)"
+            )
+        return parse(condition) if isinstance(condition, str) else condition
+
     # --- the engine's thread ---------------------------------------------------------------------
 
     def run(self) -> None:
         """Carry out commands and take steps until closed. Blocks, without polling, while paused."""
-        while not self._closed:
-            if self._carry_out_commands():
-                self.on_change()
-            elif self.mode is not Mode.PAUSED:
-                self._take_step()
+        try:
+            while not self._closed:
+                if self._carry_out_commands():
+                    self.on_change()
+                elif self.mode is not Mode.PAUSED:
+                    self._take_step()
+        finally:
+            self._unlisten()
 
     def _carry_out_commands(self) -> bool:
         """Do what was asked, waiting for it as long as no step is due; true if anything was."""
@@ -124,6 +229,8 @@ class Debugger:
             self._commands.get(block=wait != 0, timeout=wait or None)()
         except Empty:
             return False
+        if self._hits:  # a submission or an abort can be one
+            self._stop(self._why_hit())
         return True
 
     def _seconds_to_next_step(self) -> float | None:
@@ -140,13 +247,32 @@ class Debugger:
             self._next_at = max(self._next_at + 1 / self.rate, time.monotonic())
         if not self.engine.has_work() and self._arrivals:
             self._let_arrive(self._arrivals[0].at_step)  # nothing goes on until then
-        self.engine.step()
-        self._let_arrive(self.engine.step_count)
-        if self.mode is Mode.STEPPING:
-            self._steps_left -= 1
-        if self.idle or (self.mode is Mode.STEPPING and not self._steps_left):
-            self._pause()
+        if not self._hits:  # unless an arrival was one
+            self.engine.step()
+            self._let_arrive(self.engine.step_count)
+            if self.mode is Mode.STEPPING:
+                self._steps_left -= 1
+        if reason := self._reason_to_stop():
+            self._stop(reason)
             self.on_change()
+
+    def _reason_to_stop(self) -> StopReason | None:
+        if self._hits:
+            return self._why_hit()
+        if self.idle:
+            return StopReason.IDLE
+        if self.mode is Mode.STEPPING and not self._steps_left:
+            return StopReason.STEP
+        return None
+
+    def _why_hit(self) -> StopReason:
+        by_until = self._until is not None and self._hits[0].breakpoint == self._until.id
+        return StopReason.UNTIL if by_until else StopReason.BREAKPOINT
+
+    def _follow(self, record: StepRecord) -> None:
+        """Keep ``state`` up to date and note what fires; this is called inside of the step."""
+        assert self.state
+        self._hits += self._breakpoints.check(record, self.state)
 
     def _let_arrive(self, step: int) -> None:
         """Submit the arrivals due by ``step``."""
@@ -154,9 +280,26 @@ class Debugger:
             arrival = self._arrivals.pop(0)
             self._try(lambda a=arrival: self.engine.submit(a.prompt, a.params))
 
-    def _pause(self) -> None:
-        self.mode = Mode.PAUSED
+    def _play(self, rate: float | None) -> None:
+        self.mode, self.rate = Mode.PLAYING, rate
+        self._next_at = time.monotonic()
+
+    def _stop(self, reason: StopReason) -> None:
+        until = self._until.condition.text if self._until else ""
+        stopped = Stopped(reason, self.engine.step_count, tuple(self._hits), until)
+        self.stops = (*self.stops[1 - RETAIN_STOPS :], stopped)
+        self._forget_until()
+        self._hits = []
         self._steps_left = 0
+        self.mode = Mode.PAUSED
+
+    def _forget_until(self) -> None:
+        if self._until in self._breakpoints.all:
+            self._breakpoints.remove(self._until.id)
+        self._until = None
+
+    def _attempt(self, action: Command) -> None:
+        self._commands.put(lambda: self._try(action))
 
     def _try(self, action: Command) -> None:
         try:
