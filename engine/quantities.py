@@ -36,12 +36,12 @@ QUANTITIES = {
     "nodes": Quantity("nodes of the radix tree", lambda s: len(s.nodes) - 1),
     "waiting": Quantity("requests waiting", lambda s: len(s.waiting)),
     "running": Quantity("requests running", lambda s: len(s.running)),
-    "finished": Quantity("requests ended so far", lambda s: s.finished_requests),
+    "finished": Quantity("requests ended so far", lambda s: s.stats.ended),
     "batch": Quantity("requests in the batch of this step, so far", lambda s: len(s.rows)),
-    "scheduled": Quantity("tokens scheduled so far", lambda s: s.scheduled_tokens),
-    "sampled": Quantity("tokens sampled so far", lambda s: s.sampled_tokens),
-    "preemptions": Quantity("preemptions so far", lambda s: s.preemptions),
-    "evicted": Quantity("blocks evicted so far", lambda s: s.evicted_blocks),
+    "scheduled": Quantity("tokens scheduled so far", lambda s: s.stats.scheduled_tokens),
+    "sampled": Quantity("tokens sampled so far", lambda s: s.stats.sampled_tokens),
+    "preemptions": Quantity("preemptions so far", lambda s: s.stats.preemptions),
+    "evicted": Quantity("blocks evicted so far", lambda s: s.stats.evicted_blocks),
     "hit_rate": Quantity("cached fraction of all prompt tokens so far", lambda s: _hit_rate(s)),
     "seconds": Quantity("duration of the latest whole step", lambda s: s.step_seconds),
 }
@@ -52,7 +52,7 @@ def _used(state: EngineState) -> int:
 
 
 def _hit_rate(state: EngineState) -> Any:
-    return state.cached_prompt_tokens / state.prompt_tokens if state.prompt_tokens else MISSING
+    return state.stats.hit_rate if state.stats.prompt_tokens else MISSING
 
 
 _KINDS: dict[type, str] = {c: c.__struct_config__.tag for c in get_args(events.AnyEvent)}

@@ -15,6 +15,7 @@ from .blocks import BlockState
 from .config import EngineConfig
 from .request import Status
 from .sampling import SamplingParams, TokenLogprobs
+from .stats import Statistics
 
 RETAIN_FINISHED = 1000  # ended requests kept for the eye; older ones are forgotten
 ROOT = 0
@@ -92,13 +93,14 @@ class EngineState:
     """Queues, requests, blocks and tree, rebuilt from events alone.
 
     ``rows`` is the batch of the latest step, ``notes`` its decisions with their reasons, and
-    ``scheduled_tokens`` counts every token ever given to the runner.
+    ``stats`` everything counted since the start.
     """
 
     def __init__(self, config: EngineConfig) -> None:
         self.config = config
         self.step = 0
         self.now = 0.0
+        self.out_at = 0.0  # when what the record in hand gives comes out: at its end
         self.requests: dict[int, RequestState] = {}
         self.waiting: list[int] = []
         self.running: list[int] = []
@@ -114,13 +116,7 @@ class EngineState:
         self.began: ev.StepBegan | None = None
         self.step_seconds = 0.0
         self.timings: dict[str, float] = {}
-        self.scheduled_tokens = 0
-        self.prompt_tokens = 0
-        self.cached_prompt_tokens = 0
-        self.sampled_tokens = 0
-        self.preemptions = 0
-        self.evicted_blocks = 0
-        self.finished_requests = 0  # all of them; ``finished`` forgets the oldest
+        self.stats = Statistics(config.num_blocks, config.block_size)
 
     # --- reading ---------------------------------------------------------------------------------
 
@@ -169,10 +165,14 @@ class EngineState:
         """
         self.step = record.step
         self.now = record.t
+        self.out_at = record.t + record.seconds
+        self.stats.begin(record)
         for event in record.events:
             _APPLY[type(event)](self, event)
+            self.stats.take(event)
             yield event
-        self.now = record.t + record.seconds
+        self.stats.end(record, self.free, self.evictable)
+        self.now = self.out_at
         if record.timings:
             self.step_seconds = record.seconds
             self.timings = record.timings
@@ -202,8 +202,6 @@ class EngineState:
             request.recomputed_hits += e.cached_tokens
         else:
             request.cached_tokens = e.cached_tokens
-            self.prompt_tokens += request.prompt_len
-            self.cached_prompt_tokens += e.cached_tokens
         for node in self.nodes_of(request):
             node.hits += 1
             node.last_used = self.step
@@ -214,7 +212,6 @@ class EngineState:
         request = self.requests[e.req]
         request.computed = e.start + e.count
         request.chunk, request.chunks = e.chunk, e.chunks
-        self.scheduled_tokens += e.count
         self.rows.append(RowState(e.req, e.start, e.count, e.chunk, e.chunks))
 
     def _decoding(self, e: ev.Decoding) -> None:
@@ -223,7 +220,6 @@ class EngineState:
             request = self.requests[req]
             decodes.append(RowState(req, request.computed, 1))
             request.computed += 1
-        self.scheduled_tokens += len(e.reqs)
         self.rows[:0] = decodes
 
     def _preempted(self, e: ev.Preempted) -> None:
@@ -233,7 +229,6 @@ class EngineState:
         request.status = Status.PREEMPTED
         request.preemptions += 1
         request.chunk = request.chunks = 0
-        self.preemptions += 1
         self.notes.append(e)
 
     def _sampled(self, e: ev.Sampled) -> None:
@@ -244,8 +239,7 @@ class EngineState:
             if e.logprobs:
                 request.logprobs.append(e.logprobs[i])
             if request.first_token_at is None:
-                request.first_token_at = self.now
-        self.sampled_tokens += len(e.reqs)
+                request.first_token_at = self.out_at
 
     def _finished(self, e: ev.Finished) -> None:
         request = self.requests[e.req]
@@ -253,9 +247,8 @@ class EngineState:
         queue.remove(e.req)
         request.status = Status.FINISHED
         request.finish_reason, request.message = e.reason, e.message
-        request.finished_at, request.finished_step = self.now, self.step
+        request.finished_at, request.finished_step = self.out_at, self.step
         self.finished.append(e.req)
-        self.finished_requests += 1
         if len(self.finished) > RETAIN_FINISHED:
             del self.requests[self.finished.pop(0)]
         self.notes.append(e)
@@ -335,7 +328,6 @@ class EngineState:
             del self.nodes[node.id]
         self.cached -= len(e.blocks)
         self.evictable -= len(e.blocks)
-        self.evicted_blocks += len(e.blocks)
         self._to_free(e.blocks)
         self.notes.append(e)
 

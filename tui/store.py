@@ -94,7 +94,5 @@ class Store:
     @property
     def hit_rate(self) -> float | None:
         """Cached share of all prompt tokens admitted so far, in percent."""
-        state = self.state
-        if not state.prompt_tokens:
-            return None
-        return 100 * state.cached_prompt_tokens / state.prompt_tokens
+        stats = self.state.stats
+        return 100 * stats.hit_rate if stats.prompt_tokens else None

@@ -143,7 +143,7 @@ class TailWaste(Lint):
         if held < WASTE_HELD * blocks:
             self._looks.clear()
             return
-        self._looks.append((_tail_slots(state), held * size))
+        self._looks.append((state.stats.tail_slots, held * size))
         empty, slots = (sum(column) for column in zip(*self._looks, strict=True))
         if len(self._looks) < WASTE_LOOKS or empty < WASTE_SHARE * slots:
             return
@@ -224,10 +224,3 @@ def _namespace(salt: str) -> int:
     """Where the chain of a root's child begins: prefixes of different salts are never the same.
     (``hash`` of a text differs from process to process.)"""
     return crc32(salt.encode())
-
-
-def _tail_slots(state: EngineState) -> int:
-    """Slots in the tables of running requests that no token has."""
-    size = state.config.block_size
-    requests = (state.requests[r] for r in state.running)
-    return sum(len(r.block_table) * size - r.computed for r in requests)

@@ -158,5 +158,5 @@ def test_a_hundred_requests_compute_their_512_token_system_prompt_once() -> None
     ]
     bench.finish()
     assert bench.runner.tokens_computed == 512 + requests * tail
-    assert bench.state.scheduled_tokens == 512 + requests * tail
+    assert bench.state.stats.scheduled_tokens == 512 + requests * tail
     assert [r.cached_tokens for r in submitted] == [0] + [512] * 99

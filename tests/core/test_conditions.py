@@ -53,8 +53,10 @@ def test_quantities_of_the_state() -> None:
     assert parse("kv > 0.9").holds(state(free=4, evictable=5))
     assert not parse("kv > 0.9").holds(state(free=5, evictable=5))
     assert parse("used == 90 == free * 18").holds(state(free=5, evictable=5))
-    assert parse("hit_rate == .25").holds(state(prompt_tokens=8, cached_prompt_tokens=2))
-    assert parse("finished == 3").holds(state(finished_requests=3))
+    counted = state()
+    counted.stats.prompt_tokens, counted.stats.cached_tokens = 8, 2
+    counted.stats.finished = {"stop": 2, "error": 1}
+    assert parse("hit_rate == .25 and finished == 3").holds(counted)
 
 
 def test_every_quantity_can_be_asked_of_a_fresh_state() -> None:

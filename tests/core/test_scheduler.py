@@ -108,7 +108,7 @@ def test_the_latest_arrival_gives_way_and_its_rehit_is_no_real_hit() -> None:
     again = [e for e in bench.events(Admitted) if e.req == new.id and e.recompute]
     assert again
     assert new.cached_tokens == 0
-    assert bench.state.cached_prompt_tokens == 0
+    assert bench.state.stats.cached_tokens == 0
     assert old.finish_reason is new.finish_reason is FinishReason.LENGTH
 
 

@@ -83,7 +83,7 @@ def test_cells_equal_a_recount_after_every_record(seed: int) -> None:
         if rng.random() < 0.1 and engine.requests:
             engine.abort(rng.choice(list(engine.requests)))
         engine.step()
-    assert state.preemptions and state.evicted_blocks
+    assert state.stats.preemptions and state.stats.evicted_blocks
 
 
 def test_answers_grow_without_ever_showing_half_a_character() -> None:
