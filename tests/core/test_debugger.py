@@ -109,7 +109,7 @@ def test_arrivals_come_when_their_step_is_reached_or_nothing_else_is_left() -> N
         assert [r.tokens[0] for r in bench.engine.requests.values()] == [1, 3]
         debugger.play()
         until(lambda: debugger.idle and debugger.mode is Mode.PAUSED)
-    assert bench.state.sampled_tokens == 6
+    assert bench.state.stats.sampled_tokens == 6
     assert bench.engine.step_count < 10
 
 
