@@ -6,6 +6,8 @@ app.fatal         # the one line to print when it did not go well, else None
 app.return_code   # 0; 2 when the user can mend it; 1 for anything else
 """
 
+import os
+import sys
 from collections.abc import Iterable
 from functools import partial
 from typing import Any
@@ -61,6 +63,23 @@ class DebuggerApp(App[None]):
         self.push_screen(self.loading_screen)
         self.set_interval(TICK, self._take_in)
         self.source.start(self._inbox)
+
+    def run(self, *args: Any, **options: Any) -> None:
+        """Run until the user leaves and the source has come to its end."""
+        try:
+            super().run(*args, **options)
+        finally:
+            self._await_source()
+
+    def _await_source(self) -> None:
+        if self.source.wait(0.5):
+            return
+        busy = "loading" if self.store is None else "the step in progress"
+        print(f"minisgl-tui: waiting for {busy} to end; ctrl+c stops at once", file=sys.stderr)
+        try:
+            self.source.wait(None)
+        except KeyboardInterrupt:
+            os._exit(130)
 
     def on_unmount(self) -> None:
         self._inbox.close()

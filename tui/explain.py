@@ -54,7 +54,8 @@ def why_deferred(e: ev.Deferred) -> str:
 
 def submitted(e: ev.Submitted) -> str:
     asked = plural(e.params.max_tokens, "token")
-    return f"#{e.req} arrived with a prompt of {plural(len(e.prompt), 'token')}; may give {asked}."
+    prompt = plural(len(e.prompt), "token")
+    return f"#{e.req} arrived with a prompt of {prompt} and asks for up to {asked}."
 
 
 def refused(e: ev.Refused) -> str:

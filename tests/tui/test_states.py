@@ -222,3 +222,46 @@ def test_the_inbox_wakes_the_screen_once_and_not_for_records_while_playing() -> 
     assert len(wakes) == 2
     inbox.put(ModeChanged(Mode.PAUSED, None, False))
     assert len(wakes) == 3
+
+
+async def test_leaving_while_the_model_loads_ends_the_loading() -> None:
+    reports: list[int] = []
+
+    def open_for_ever(progress: ReportProgress) -> Session:
+        while True:
+            progress("fetching", None)
+            reports.append(1)
+            threading.Event().wait(0.01)
+
+    source = LocalSource(open_for_ever)
+    async with running(NARROW, source, ready=False) as on:
+        await on.until(lambda: bool(reports))
+        await on.press("q")
+    assert source.wait(5)
+    assert on.app.fatal is None and on.app.return_code == 0
+
+
+async def test_leaving_in_the_middle_of_a_step_lets_it_end() -> None:
+    entered, gate, left = threading.Event(), threading.Event(), threading.Event()
+
+    def slow(session: Session) -> None:
+        real = session.engine.runner.execute
+
+        def execute(plan: object) -> object:
+            entered.set()
+            gate.wait(10)
+            left.set()
+            return real(plan)  # pyright: ignore[reportArgumentType]
+
+        session.engine.runner.execute = execute  # pyright: ignore[reportAttributeAccessIssue]
+
+    source = make_source(prepare=slow)
+    async with running(NARROW, source) as on:
+        await on.until(lambda: bool(on.store.state.waiting))
+        await on.press("s")
+        await on.until(entered.is_set)
+        assert "▸ stepping" in on.text()
+        await on.press("q")
+    assert not source.wait(0.05)
+    gate.set()
+    assert source.wait(5) and left.is_set()

@@ -27,6 +27,11 @@ OpenSession = Callable[[ReportProgress], Session]
 SubmitInitial = Callable[[Session, Debugger], None]
 
 
+class _Left(BaseException):
+    """The user left while the model was loading. Not an `Exception`: nobody on the way may take it
+    for a fault and carry on."""
+
+
 class LocalSource:
     """Runs ``open_session``, submits the first prompts, then obeys the switches until closed.
 
@@ -47,11 +52,14 @@ class LocalSource:
         self._session: Session | None = None
         self._debugger: Debugger | None = None
         self._sink: Sink | None = None
+        self._thread: threading.Thread | None = None
         self._closed = False
 
     def start(self, sink: Sink) -> None:
         self._sink = sink
-        threading.Thread(target=self._work, name="engine", daemon=True).start()
+        # Not a daemon: the interpreter must not pull the rug from under a forward pass.
+        self._thread = threading.Thread(target=self._work, name="engine")
+        self._thread.start()
 
     # --- switches --------------------------------------------------------------------------------
 
@@ -81,6 +89,12 @@ class LocalSource:
         if self._debugger:
             self._debugger.close()
 
+    def wait(self, seconds: float | None) -> bool:
+        if self._thread:
+            self._thread.join(seconds)
+            return not self._thread.is_alive()
+        return True
+
     # --- the worker's thread ---------------------------------------------------------------------
 
     def _work(self) -> None:
@@ -88,6 +102,8 @@ class LocalSource:
         assert sink is not None
         try:
             self._run(sink)
+        except _Left:
+            pass
         except UserError as error:
             sink.put(Failed(str(error)))
         except Exception as error:
@@ -95,9 +111,12 @@ class LocalSource:
             sink.put(Failed(text, write_log(error)))
 
     def _run(self, sink: Sink) -> None:
-        session = self._open(lambda stage, fraction=None: sink.put(Progress(stage, fraction)))
-        if self._closed:
-            return
+        def report(stage: str, fraction: float | None = None) -> None:
+            if self._closed:
+                raise _Left
+            sink.put(Progress(stage, fraction))
+
+        session = self._open(report)
         engine = session.engine
         debugger = Debugger(engine, on_error=lambda message: sink.put(Rejected(message)))
         debugger.on_change = lambda: sink.put(

@@ -102,5 +102,6 @@ def step_summary(store: Store) -> str:
     text = f"step {state.step}: {decodes} decode + {prefill} prefill tokens"
     if not state.timings:
         return text
-    parts = " · ".join(f"{k} {1e3 * v:.1f}" for k, v in state.timings.items() if v >= 5e-5)
+    longest_first = sorted(state.timings.items(), key=lambda part: -part[1])
+    parts = " · ".join(f"{k} {1e3 * v:.1f}" for k, v in longest_first if v >= 5e-5)
     return f"{text} in {1e3 * state.step_seconds:.1f} ms" + (f" ({parts})" if parts else "")
