@@ -84,6 +84,11 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, Any]]:
         "--blocks", type=int, default=100_000, metavar="N", help="blocks in the pool"
     )
     bench.add_argument("--json", action="store_true", help="print JSON")
+    _add_policy_flags(
+        bench.add_argument_group(
+            "policies", "given any, show what they do to a load of shared prefixes instead"
+        )
+    )
     return parser, commands.choices
 
 
@@ -143,6 +148,12 @@ def _add_engine_flags(parser: argparse.ArgumentParser) -> None:
         "--max-running-requests", type=int, metavar="N", help="most at a time (default: 256)"
     )
     flags.add_argument("--max-model-len", type=int, metavar="N", help="longest prompt + output")
+    _add_policy_flags(flags)
+    flags.add_argument("--attention", metavar="NAME", help="attention backend (default: auto)")
+    flags.add_argument("--seed", type=int, metavar="N", help="of sampling (default: 0)")
+
+
+def _add_policy_flags(flags: Any) -> None:
     flags.add_argument(
         "--schedule-policy",
         metavar="NAME",
@@ -163,11 +174,11 @@ def _add_engine_flags(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help=f"which cached prefix goes first: {', '.join(EVICTION_POLICIES)}",
     )
-    flags.add_argument("--attention", metavar="NAME", help="attention backend (default: auto)")
-    flags.add_argument("--seed", type=int, metavar="N", help="of sampling (default: 0)")
 
 
+POLICY_FLAGS = ("schedule_policy", "admission_policy", "preemption_policy", "eviction_policy")
 ENGINE_FLAGS = (
+    *POLICY_FLAGS,
     "dtype",
     "device",
     "block_size",
@@ -176,10 +187,6 @@ ENGINE_FLAGS = (
     "max_batch_tokens",
     "max_running_requests",
     "max_model_len",
-    "schedule_policy",
-    "admission_policy",
-    "preemption_policy",
-    "eviction_policy",
     "attention",
     "seed",
 )
@@ -229,10 +236,13 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _bench_core(args: argparse.Namespace) -> int:
-    from ..engine.bench_core import measure
-
     if min(args.running, args.nodes, args.blocks) < 1:
         raise UserError("--running, --nodes and --blocks must be at least 1")
+    policies = {name: value for name in POLICY_FLAGS if (value := getattr(args, name))}
+    if policies:
+        return _bench_policies(policies, args.json)
+    from ..engine.bench_core import measure
+
     progress = _print_progress()
     results = measure(
         args.running, args.nodes, args.blocks, progress=lambda stage: progress(stage, None)
@@ -244,6 +254,19 @@ def _bench_core(args: argparse.Namespace) -> int:
     else:
         for name, value in results.items():
             print(f"{name:28} {value:12,.3f}".rstrip("0").rstrip("."))
+    return 0
+
+
+def _bench_policies(policies: dict[str, str], as_json: bool) -> int:
+    from ..engine.bench_policies import policy_effect
+
+    defaults, chosen = policy_effect(), policy_effect(**policies)
+    if as_json:
+        print(json.dumps({"defaults": defaults, "chosen": chosen, "policies": policies}))
+        return 0
+    print(f"{'':24} {'defaults':>14} {' '.join(policies.values()):>14}")
+    for name, value in defaults.items():
+        print(f"{name:24} {value:14,.3f} {chosen[name]:14,.3f}")
     return 0
 
 
