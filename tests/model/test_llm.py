@@ -139,4 +139,4 @@ def test_text_goes_in_and_comes_out(smollm: Path, monkeypatch: pytest.MonkeyPatc
     assert stages == {"loading the tokenizer", "loading weights"}
     info = llm.model_info
     assert (info.layers, info.parameters, info.max_context) == (30, 134_515_008, 8192)
-    assert llm.engine.config.max_model_len == 64 * 16
+    assert llm.engine.config.max_model_len == 8192
