@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable
 
 from textual.app import ComposeResult
-from textual.containers import Middle
 from textual.screen import Screen
 
 from ..sources.base import Progress
@@ -24,8 +23,7 @@ class LoadingScreen(Screen[None]):
         self._log = ""
 
     def compose(self) -> ComposeResult:
-        with Middle():
-            yield Bar(self._lines, id="loading")
+        yield Bar(self._lines, id="loading")
 
     def on_mount(self) -> None:
         self.set_interval(0.25, self.sync)

@@ -8,18 +8,19 @@ from ...engine.state import RequestState, RowState
 from ..explain import why_deferred
 from ..selection import Target
 from ..store import Store
-from ..text import Line, bar, cell_len, clip, plural
+from ..text import Line, bar, cell_len, clip, pad, plural
 from .base import Column, View, fit_table, glyph_of, heading
 
 COLUMNS = (
     Column("req", 5, ("req", 4)),
-    Column("phase", 11, ("phase", 11), right=False),
+    Column("phase", 11, ("phase", 9), right=False),
     Column("tokens", 6, ("tok", 4)),
     Column("positions", 11, ("positions", 9), right=False),
     Column("chunk", 5, ("chunk", 5)),
     Column("blocks", 6, ("blk", 4)),
     Column("cached", 6, ("hit", 4)),
 )
+_PHASE = len("↩ preempted")  # the longest phase of those that wait
 
 
 class BatchView(View):
@@ -136,10 +137,10 @@ class BatchView(View):
 
     def _reason_row(self, request: RequestState, phase: str, reason: str) -> Line:
         glyph, style = glyph_of(request)
-        cells = [(f"#{request.id}", "dim"), (f"{glyph} {phase}", style)]
         return [
-            *self._table.row(cells),
-            (clip(reason, self._width - self._table.width_of(2)), "dim"),
+            *self._table.row([(f"#{request.id}", "dim")]),
+            (pad(f"{glyph} {phase}", _PHASE) + "  ", style),
+            (clip(reason, self._width - self._table.width_of(1) - _PHASE - 2), "dim"),
         ]
 
     def _reason(self, request: RequestState) -> str:
