@@ -14,13 +14,7 @@ from .config import EngineConfig
 from .errors import RequestRefused
 from .events import EventLog, Finished, Refused, Sampled, StepBegan, StepFailed, Submitted
 from .plan import Plan, Row, Runner, StepOutput
-from .policies import (
-    ADMISSION_POLICIES,
-    EVICTION_POLICIES,
-    PREEMPTION_POLICIES,
-    SCHEDULE_POLICIES,
-    choose,
-)
+from .policies import make_policies
 from .request import FinishReason, Request, Status
 from .sampling import SamplingParams
 from .scheduler import Scheduler
@@ -45,16 +39,9 @@ class Engine:
         self.runner = runner
         self.clock = clock
         self.log = EventLog()
-        eviction = choose(EVICTION_POLICIES, config.eviction_policy, "--eviction-policy")
-        self.cache = PrefixCache(config, eviction, self.log)
-        self.scheduler = Scheduler(
-            config,
-            self.cache,
-            self.log,
-            choose(SCHEDULE_POLICIES, config.schedule_policy, "--schedule-policy"),
-            choose(ADMISSION_POLICIES, config.admission_policy, "--admission-policy"),
-            choose(PREEMPTION_POLICIES, config.preemption_policy, "--preemption-policy"),
-        )
+        policies = make_policies(config)
+        self.cache = PrefixCache(config, policies.eviction, self.log)
+        self.scheduler = Scheduler(config, self.cache, policies, self.log)
         self.requests: dict[int, Request] = {}  # the live ones
         self.step_count = 0
         self._next_id = 0

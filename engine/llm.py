@@ -16,13 +16,7 @@ from .loader import describe, load_decoder
 from .model_store import Progress, no_progress, resolve
 from .models.config import read_config
 from .plan import TokenLogprobs
-from .policies import (
-    ADMISSION_POLICIES,
-    EVICTION_POLICIES,
-    PREEMPTION_POLICIES,
-    SCHEDULE_POLICIES,
-    choose,
-)
+from .policies import make_policies
 from .request import Request
 from .runner.attention.registry import make_backend
 from .runner.device import resolve_device, resolve_dtype
@@ -88,10 +82,6 @@ class LLM:
         if num_blocks is not None and kv_memory is not None:
             raise UserError("--num-blocks and --kv-memory both size the KV pool; give one of them")
         memory = None if kv_memory is None else parse_memory(kv_memory)
-        choose(SCHEDULE_POLICIES, schedule_policy, "--schedule-policy")
-        choose(ADMISSION_POLICIES, admission_policy, "--admission-policy")
-        choose(PREEMPTION_POLICIES, preemption_policy, "--preemption-policy")
-        choose(EVICTION_POLICIES, eviction_policy, "--eviction-policy")
         torch_device = resolve_device(device)
         torch_dtype = resolve_dtype(dtype, torch_device)
         backend = make_backend(attention, torch_device)
@@ -107,6 +97,7 @@ class LLM:
             eviction_policy=eviction_policy,
             seed=seed,
         )
+        make_policies(settings)
         path = resolve(model, progress)
         model_config = read_config(path)
         if max_model_len is not None:

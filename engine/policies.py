@@ -14,8 +14,9 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from .config import EngineConfig
 from .errors import UserError
 from .request import Request
 
@@ -264,6 +265,25 @@ EVICTION_POLICIES: dict[str, type[EvictionPolicy]] = {
     "mru": Mru,
     "priority": LeastUrgent,
 }
+
+
+class Policies(NamedTuple):
+    """The four of one engine."""
+
+    schedule: SchedulePolicy
+    admission: AdmissionPolicy
+    preemption: PreemptionPolicy
+    eviction: EvictionPolicy
+
+
+def make_policies(config: EngineConfig) -> Policies:
+    """The policies that ``config`` names. Raises `UserError` for a name that cannot serve."""
+    return Policies(
+        choose(SCHEDULE_POLICIES, config.schedule_policy, "--schedule-policy"),
+        choose(ADMISSION_POLICIES, config.admission_policy, "--admission-policy"),
+        choose(PREEMPTION_POLICIES, config.preemption_policy, "--preemption-policy"),
+        choose(EVICTION_POLICIES, config.eviction_policy, "--eviction-policy"),
+    )
 
 
 def choose(table: dict[str, type[Any]], name: str, flag: str) -> Any:

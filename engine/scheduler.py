@@ -17,7 +17,7 @@ from .cache import PrefixCache
 from .config import EngineConfig
 from .events import Admitted, Decoding, Deferred, EventLog, Finished, Preempted, Scheduled, Starved
 from .plan import Plan, Row
-from .policies import AGEING_STEPS, AdmissionPolicy, PreemptionPolicy, SchedulePolicy
+from .policies import AGEING_STEPS, Policies
 from .radix import Match
 from .request import FinishReason, Request, Status
 
@@ -26,13 +26,7 @@ class Scheduler:
     """Owns the queues: ``waiting`` (preempted ones at its head) and ``running`` (by admission)."""
 
     def __init__(
-        self,
-        config: EngineConfig,
-        cache: PrefixCache,
-        log: EventLog,
-        schedule_policy: SchedulePolicy,
-        admission_policy: AdmissionPolicy,
-        preemption_policy: PreemptionPolicy,
+        self, config: EngineConfig, cache: PrefixCache, policies: Policies, log: EventLog
     ) -> None:
         self.config = config
         self.cache = cache
@@ -41,9 +35,7 @@ class Scheduler:
         self.running: list[Request] = []
         # One token each has to fit into a step, or the last ones would never decode.
         self.max_running = min(config.max_running_requests, config.max_batch_tokens)
-        self._schedule_policy = schedule_policy
-        self._admission = admission_policy
-        self._preemption = preemption_policy
+        self._policies = policies
         self._budget = 0
         self._rows: list[Row] = []
         self._admitted: list[Request] = []
@@ -65,7 +57,7 @@ class Scheduler:
         preempted = self._continue(deque(decodes + prefills))
         if self.waiting:
             self._admit(preempted)
-        self._admission.after_step(self.running, preempted)
+        self._policies.admission.after_step(self.running, preempted)
         if self.log.on:
             ids = [row.request.id for row in self._rows if row.request.status is Status.DECODING]
             if ids:
@@ -94,7 +86,7 @@ class Scheduler:
                     self.log.add(Starved(request.id, "no_budget", request.remaining))
                 continue
             while self.cache.room(request) < 1:
-                victim = self._preemption.victim([request, *order])
+                victim = self._policies.preemption.victim([request, *order])
                 self._preempt(victim, request)
                 preempted = True
                 if victim is request:
@@ -148,12 +140,14 @@ class Scheduler:
             for r in self.running
             if r.status is Status.PREFILLING
         )
-        held = self._admission.held_for(self.running) / size
+        held = self._policies.admission.held_for(self.running) / size
         for request in self._order():
             if self._outgrew(request, len(request.tokens)):
                 continue
             match = self.cache.match(request)
-            blocks = blocks_for(len(request.tokens) + round(self._admission.asked_by(request)))
+            blocks = blocks_for(
+                len(request.tokens) + round(self._policies.admission.asked_by(request))
+            )
             need = min(blocks, self.config.num_blocks) - len(match.blocks)
             reserved = promised + round(held)
             why = self._closed(preempted)
@@ -164,7 +158,7 @@ class Scheduler:
                 return
             self._let_in(request, need, match, reserved)
             promised += blocks_for(len(request.tokens)) - len(request.block_table)
-            held += self._admission.held_for([request]) / size
+            held += self._policies.admission.held_for([request]) / size
 
     def _closed(self, preempted: bool) -> str:
         """Why nobody at all can be admitted now; empty if somebody could."""
@@ -183,7 +177,7 @@ class Scheduler:
             due = request.status is Status.PREEMPTED or request.queued_step <= overdue
             (first if due else others).append(request)
         if others:
-            first += self._schedule_policy.order(others, self.cache)
+            first += self._policies.schedule.order(others, self.cache)
         return first
 
     def _let_in(self, request: Request, need: int, match: Match, reserved: int) -> None:

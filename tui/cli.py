@@ -15,12 +15,14 @@ from typing import Any
 
 from .. import demos
 from ..engine import model_store
+from ..engine.config import EngineConfig
 from ..engine.errors import UserError
 from ..engine.policies import (
     ADMISSION_POLICIES,
     EVICTION_POLICIES,
     PREEMPTION_POLICIES,
     SCHEDULE_POLICIES,
+    make_policies,
 )
 from ..engine.sampling import SamplingParams
 from ..engine.workload import Workload, WorkloadRequest, load_workload
@@ -201,6 +203,12 @@ def _engine_settings(args: argparse.Namespace, workload: Workload) -> dict[str, 
     return {**wished, **given}
 
 
+def _check_settings(settings: dict[str, Any]) -> None:
+    """Refuse at once what the engine would refuse after the model is loaded."""
+    known = set(EngineConfig.__struct_fields__)
+    make_policies(EngineConfig(**{k: v for k, v in settings.items() if k in known}))
+
+
 def _workload(args: argparse.Namespace) -> Workload:
     if args.workload:
         return load_workload(args.workload)
@@ -216,6 +224,8 @@ def _workload(args: argparse.Namespace) -> Workload:
 def _run(args: argparse.Namespace) -> int:
     params = SamplingParams(temperature=args.temperature, max_tokens=args.max_tokens)
     workload = _workload(args)
+    settings = _engine_settings(args, workload)
+    _check_settings(settings)
     model_store.check(args.model)
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UserError("run draws on a terminal, and this is none; start it in one")
@@ -224,7 +234,6 @@ def _run(args: argparse.Namespace) -> int:
     from .session import model_session, submit_workload
     from .sources.local import LocalSource
 
-    settings = _engine_settings(args, workload)
     source = LocalSource(
         model_session(args.model, workload, settings), partial(submit_workload, workload), params
     )

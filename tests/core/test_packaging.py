@@ -1,0 +1,82 @@
+"""What is installed is what is in the tree, and the command line answers at once."""
+
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_every_package_is_listed_for_installation() -> None:
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    there = {
+        "minisgl_tui." + path.parent.relative_to(ROOT).as_posix().replace("/", ".")
+        for top in ("engine", "tui", "demos")
+        for path in (ROOT / top).rglob("__init__.py")
+    }
+    assert set(listed) == there
+
+
+def run(*words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "minisgl_tui.tui.cli", *words]
+    return subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+
+
+def test_help_loads_nothing_slow() -> None:
+    """`--help` takes under 0.3 s because of what it does not import; that much can be tested."""
+    code = (
+        "import sys, minisgl_tui.tui.cli as cli\n"
+        "try: cli.main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'transformers', 'textual', 'rich', 'numpy', 'safetensors'}\n"
+        "sys.exit(str(heavy & sys.modules.keys()) if heavy & sys.modules.keys() else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "run" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--model", "nope"], "unknown model 'nope': it is no local directory, .gguf file or Hub"),
+        (["--model", "none/such.gguf"], "no such file; check the path"),
+        (["--workload", "none.toml"], "cannot read workload none.toml: No such file"),
+        (["--demo", "nope"], "--demo 'nope' is not known; choose one of: hundred-chats"),
+        (["--max-tokens", "0"], "max_tokens is 0; it must be at least 1"),
+        (["--num-blocks", "0"], "--num-blocks is 0; it must be at least 1"),
+        (["--block-size", "-3"], "--block-size is -3; it must be at least 1"),
+        (["--schedule-policy", "lifo"], "'lifo' is not known; choose one of: fcfs"),
+        (["--num-blocks", "many"], "invalid int value: 'many'; see `minisgl-tui run --help`"),
+        (["--frobnicate"], "unrecognized arguments: --frobnicate"),
+        ([], "run draws on a terminal, and this is none"),
+        (["bench"], "the following arguments are required: --core"),
+        (["bench", "--core", "--nodes", "0"], "must be at least 1"),
+        (["bench", "--core", "--eviction-policy", "nope"], "choose one of: lru"),
+        (["models", "pull", "nope"], "unknown model 'nope'"),
+        (["--prompt", "a", "--demo", "b"], "not allowed with argument --prompt"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(words: list[str], says: str) -> None:
+    done = run(*words)
+    assert done.returncode == 2, done.stderr
+    assert says in done.stderr
+    assert done.stderr.startswith("minisgl-tui: ")
+    assert done.stderr.count("\n") == 1
+    assert done.stdout == ""
+
+
+def test_an_unreadable_terminal_type_or_none_is_no_traceback() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "minisgl_tui.tui.cli"],
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, "TERM": "dumb"},
+    )
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
