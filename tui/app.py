@@ -128,7 +128,9 @@ class DebuggerApp(App[None]):
         self.fatal = failed.message
         if failed.log:
             self.fatal += f"; the traceback is in {failed.log}"
-        if self.main is None:
+        if self.main is None and not failed.log:
+            self.exit(return_code=self._code)  # the line at the prompt says it all
+        elif self.main is None:
             self.loading_screen.fail(failed.message, failed.log)
         else:
             self.main.fail(failed.message, failed.log)

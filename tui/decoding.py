@@ -8,35 +8,24 @@ from ..engine.state import EngineState, NodeState, RequestState
 from .sources.base import Codec
 from .text import visible
 
-_CONTEXT = 6  # tokens before the answer that its first piece is decoded with
 _HEAD = 96  # tokens of a node that are looked at
 _BROKEN = "\ufffd"
 
 
 class _Growing:
-    """An answer as far as it could be decoded.
+    """An answer as far as it could be decoded: ``text`` says the tokens before ``read``."""
 
-    ``text`` covers the tokens before ``read``. The next piece is what decoding ``[base:]`` adds to
-    decoding ``[base:read]``: a tokenizer may join a token to the one before it.
-    """
+    __slots__ = ("_detokenizer", "read", "text")
 
-    __slots__ = ("base", "read", "seen", "text")
-
-    def __init__(self, prompt_len: int) -> None:
-        self.base = max(0, prompt_len - _CONTEXT)
-        self.read = self.seen = prompt_len
+    def __init__(self, codec: Codec, prompt: list[int]) -> None:
+        self._detokenizer = codec.detokenizer(prompt)
+        self.read = len(prompt)
         self.text = ""
 
-    def advance(self, codec: Codec, tokens: list[int]) -> None:
-        if self.seen == len(tokens):
-            return
-        self.seen = len(tokens)
-        before = codec.decode(tokens[self.base : self.read])
-        after = codec.decode(tokens[self.base :])
-        if after.endswith(_BROKEN) or len(after) <= len(before):
-            return  # the last character is not all there yet
-        self.text += after[len(before) :]
-        self.base, self.read = self.read, len(tokens)
+    def advance(self, tokens: list[int]) -> None:
+        if self.read < len(tokens):
+            self.text += self._detokenizer.feed(*tokens[self.read :])
+            self.read = len(tokens)
 
 
 class Texts:
@@ -53,8 +42,9 @@ class Texts:
         """What ``request`` has said so far, without a character that is still incomplete."""
         growing = self._answers.get(request.id)
         if growing is None:
-            growing = self._answers[request.id] = _Growing(request.prompt_len)
-        growing.advance(self.codec, request.tokens)
+            prompt = request.tokens[: request.prompt_len]
+            growing = self._answers[request.id] = _Growing(self.codec, prompt)
+        growing.advance(request.tokens)
         return growing.text
 
     def prompt(self, request: RequestState) -> str:

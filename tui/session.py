@@ -3,6 +3,7 @@
 The only part of the screens that knows there is a model; it imports torch when it is called.
 """
 
+import gc
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from .sources.base import ModelInfo
 from .sources.local import OpenSession, ReportProgress, Session
 
 if TYPE_CHECKING:
-    from ..engine.tokenizer import Tokenizer
+    from ..engine.tokenizer import Detokenizer, Tokenizer
 
 
 class ModelCodec:
@@ -26,6 +27,9 @@ class ModelCodec:
 
     def decode(self, ids: Sequence[int]) -> str:
         return self.tokenizer.decode(ids)
+
+    def detokenizer(self, prompt: Sequence[int]) -> "Detokenizer":
+        return self.tokenizer.detokenizer(prompt)
 
     def token(self, token_id: int) -> str:
         return self.tokenizer.token_text(token_id)
@@ -56,6 +60,10 @@ def model_session(model: str, workload: Workload, settings: dict[str, Any]) -> O
         llm = LLM(model, progress=progress, **settings)
         if llm.tokenizer is None:
             raise UserError(f"{model} has no tokenizer, so the screens could show no text")
+        # What a model leaves behind in objects lives as long as the program: a full collection
+        # that walks it again and again would be seen as a stutter.
+        gc.collect()
+        gc.freeze()
         made = llm.model_info
         info = ModelInfo(made.name, made.architecture, made.dtype, made.device)
         return Session(llm.engine, ModelCodec(llm.tokenizer, workload.system), info)

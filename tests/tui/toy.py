@@ -1,5 +1,6 @@
 """A toy model for the screens: words as tokens, canned answers, a pool small enough to run out."""
 
+import codecs
 import re
 from collections.abc import Callable, Sequence
 
@@ -25,6 +26,17 @@ QUESTIONS = (
 )
 
 
+class Pieces:
+    """A detokenizer that adds ``decode`` of each token, or of a character's bytes once complete."""
+
+    def __init__(self, to_bytes: Callable[[int], bytes]) -> None:
+        self._to_bytes = to_bytes
+        self._utf8 = codecs.getincrementaldecoder("utf-8")()
+
+    def feed(self, *tokens: int) -> str:
+        return "".join(self._utf8.decode(self._to_bytes(token)) for token in tokens)
+
+
 class WordCodec:
     """One token a word with the blank before it; ids are given out as words come up."""
 
@@ -47,6 +59,9 @@ class WordCodec:
     def decode(self, ids: Sequence[int]) -> str:
         return "".join(self.words[i] for i in ids)
 
+    def detokenizer(self, prompt: Sequence[int]) -> Pieces:
+        return Pieces(lambda token: self.words[token].encode())
+
     def token(self, token_id: int) -> str:
         return self.words[token_id]
 
@@ -56,6 +71,9 @@ class ByteCodec:
 
     def decode(self, ids: Sequence[int]) -> str:
         return bytes(ids).decode(errors="replace")
+
+    def detokenizer(self, prompt: Sequence[int]) -> Pieces:
+        return Pieces(lambda token: bytes([token]))
 
     def token(self, token_id: int) -> str:
         return self.decode([token_id])

@@ -14,10 +14,19 @@ from ...engine.debugger import Mode
 from ...engine.events import StepRecord
 
 
+class Detokenizer(Protocol):
+    """Gives the text that further tokens complete, never half a character."""
+
+    def feed(self, *tokens: int) -> str: ...
+
+
 class Codec(Protocol):
-    """Text to token ids and back; ``token`` is the text of a single one, for display."""
+    """Text to token ids and back; ``token`` is the text of a single one, for display, and
+    ``detokenizer`` follows an answer after ``prompt`` token by token."""
 
     def decode(self, ids: Sequence[int]) -> str: ...
+
+    def detokenizer(self, prompt: Sequence[int]) -> Detokenizer: ...
 
     def token(self, token_id: int) -> str: ...
 
