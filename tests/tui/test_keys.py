@@ -232,7 +232,7 @@ async def test_a_click_selects_and_focuses() -> None:
         await on.pilot.pause()
         assert on.main.active == 3
         assert on.store.selected == Target("node", on.store.order[0])
-        await on.pilot.click(on.main.panes[2], offset=(5, 3))
+        await on.pilot.click(on.main.panes[2], offset=(6, 3))
         await on.pilot.pause()
         assert on.store.selected == Target("block", 0)
 

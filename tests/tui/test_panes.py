@@ -117,8 +117,8 @@ def test_the_block_map_counts_exactly_and_wraps_with_row_numbers() -> None:
     assert f"· free {counts[0]}" in text and f"▪ private {counts[1]}" in text
     assert f"2–9+ shared {store.cells.shared}" in text
     assert view.subtitle == "200 blocks of 4 tokens"
-    assert f"\n{view.per_line:>3}  · " in text
-    glyphs = "".join(plain(view.line(i))[5:] for i in range(view.body_lines)).replace(" ", "")
+    assert f"\n{view.per_line:>4}  · " in text
+    glyphs = "".join(plain(view.line(i))[6:] for i in range(view.body_lines)).replace(" ", "")
     assert len(glyphs) == 200
     assert glyphs.count("·") == counts[0] and glyphs.count("4") == counts[6]
 

@@ -15,6 +15,8 @@ LEGEND = (
     (EVICTABLE, "evictable"),
 )
 
+MARGIN = 1  # cells left of everything
+
 
 class BlocksView(View):
     """``changed``, ``linked`` and cursor cells get a ground of their own from `grounds`."""
@@ -31,14 +33,17 @@ class BlocksView(View):
         self._store = store
         cells = store.cells
         total = self._total = len(cells.codes)
+        width -= MARGIN
         self._number = len(str(total - 1))
         room = width - self._number - 2
         # Far apart if they all fit like that, else close together.
         spare = height - len(_legend(cells, width)) - 4
         self.pitch = 2 if -(-total // _across(room // 2)) <= spare else 1
         self.per_line = _across(room // self.pitch)
-        self.header = [*_legend(cells, width), []]
-        self.footer = [[], *self._describe(min(self.cursor, total - 1), width)]
+        around: Line = [(" " * MARGIN, "text")]
+        self.header = [*([*around, *line] for line in _legend(cells, width)), []]
+        described = self._describe(min(self.cursor, total - 1), width)
+        self.footer = [[], *([*around, *line] for line in described)]
         self.subtitle = f"{total} blocks of {store.config.block_size} tokens"
 
     @property
@@ -52,7 +57,7 @@ class BlocksView(View):
         return min(links.blocks, default=None)
 
     def item_at(self, body_line: int, x: int) -> int:
-        column = (x - self._number - 2) // self.pitch
+        column = (x - MARGIN - self._number - 2) // self.pitch
         if not 0 <= column < self.per_line:
             return -1
         return body_line * self.per_line + column
@@ -67,7 +72,7 @@ class BlocksView(View):
         codes = store.cells.codes[first : first + self.per_line]
         changed, linked = store.cells.changed, store.links.blocks
         gap = " " * (self.pitch - 1)
-        runs: list[tuple[str, str, str]] = [(f"{first:>{self._number}}  ", "faint", "")]
+        runs: list[tuple[str, str, str]] = [(f"{first:>{MARGIN + self._number}}  ", "faint", "")]
         text, now, ground = "", -1, ""
         for block, code in enumerate(codes, first):
             back = ""
@@ -120,6 +125,7 @@ class BlocksView(View):
 def lines_wanted(cells: CellMap, width: int, limit: int) -> int:
     """Lines the whole map takes at ``width``; cells are set apart if that fits ``limit``."""
     total = len(cells.codes)
+    width -= MARGIN
     room = width - len(str(total - 1)) - 2
     around = len(_legend(cells, width)) + 4
     apart = around + -(-total // _across(room // 2))

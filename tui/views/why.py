@@ -22,7 +22,7 @@ class WhyView(View):
             self._width, self._wrapped = width, {}
         self._lines: list[tuple[Line, Target | None]] = []
         if store.state.step and not store.history[0].notes:
-            quiet: Line = [("  nothing to decide: the running went on", "dim")]
+            quiet: Line = [("  nothing to decide, all running go on", "dim")]
             self._lines += [(heading(f"step {store.state.step}", width), None), (quiet, None)]
         for entry in store.history:
             if entry.notes:
