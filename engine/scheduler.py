@@ -21,6 +21,8 @@ from .policies import AGEING_STEPS, Policies
 from .radix import Match
 from .request import FinishReason, Request, Status
 
+QUEUED = (Status.WAITING, Status.PREEMPTED)
+
 
 class Scheduler:
     """Owns the queues: ``waiting`` (preempted ones at its head) and ``running`` (by admission)."""
@@ -142,6 +144,9 @@ class Scheduler:
         )
         held = self._policies.admission.held_for(self.running) / size
         for request in self._order():
+            if request.status not in QUEUED:
+                policy = type(self._policies.schedule).__name__
+                raise ValueError(f"{policy} ordered request {request.id}, which is not waiting")
             if self._outgrew(request, len(request.tokens)):
                 continue
             match = self.cache.match(request)
@@ -236,7 +241,7 @@ class Scheduler:
 
     def finish(self, request: Request, reason: FinishReason, message: str = "") -> None:
         """End ``request``, in whatever state it is, and let go of its blocks."""
-        if request.status in (Status.WAITING, Status.PREEMPTED):
+        if request.status in QUEUED:
             self.waiting.remove(request)
         else:
             self.running.remove(request)

@@ -187,6 +187,21 @@ class Backwards:
         return reversed(waiting)
 
 
+class Twice:
+    """Names everybody twice."""
+
+    def order(self, waiting, cache):
+        return [*waiting, *waiting]
+
+
+def test_a_policy_that_orders_what_does_not_wait_is_named() -> None:
+    bench = Bench(schedule_policy="test_failures:Twice")
+    request = bench.submit([1], max_tokens=1)
+    bench.step()
+    assert "Twice ordered request 0, which is not waiting" in request.message
+    bench.check()
+
+
 def test_a_policy_of_ones_own_is_used() -> None:
     bench = Bench(schedule_policy="test_failures:Backwards", max_running_requests=1)
     first, last = bench.submit([1], max_tokens=1), bench.submit([2], max_tokens=1)
