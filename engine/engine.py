@@ -97,7 +97,7 @@ class Engine:
                     )
                 )
         self._next_id += n
-        refusal = self._refusal(requests[0])
+        refusal = self._refusal(group, len(prompt))
         if refusal:
             self._refuse(requests, refusal)
         for request in requests:
@@ -107,6 +107,13 @@ class Engine:
                 heappush(self._deadlines, (self.clock() + timeout, request.id, timeout))
         self._close_record()
         return requests
+
+    def check(self, prompt: list[int]) -> None:
+        """Raise what `submit` would raise for ``prompt``, without queueing anything."""
+        self._check(prompt, 1, None)
+        refusal = self._refusal(0, len(prompt))
+        if refusal:
+            raise RequestRefused(_explain(refusal))
 
     def _check(self, prompt: list[int], n: int, timeout: float | None) -> None:
         if not prompt:
@@ -122,13 +129,13 @@ class Engine:
         if timeout is not None and timeout <= 0:
             raise RequestRefused(f"timeout is {timeout}; it must be above 0 seconds")
 
-    def _refusal(self, request: Request) -> Refused | None:
+    def _refusal(self, request_id: int, prompt_len: int) -> Refused | None:
         config = self.config
-        if request.prompt_len >= config.max_model_len:
+        if prompt_len >= config.max_model_len:
             limit = config.max_model_len - 1
-            return Refused(request.id, "prompt_exceeds_context", request.prompt_len, limit)
-        if request.prompt_len > config.capacity:
-            return Refused(request.id, "prompt_exceeds_pool", request.prompt_len, config.capacity)
+            return Refused(request_id, "prompt_exceeds_context", prompt_len, limit)
+        if prompt_len > config.capacity:
+            return Refused(request_id, "prompt_exceeds_pool", prompt_len, config.capacity)
         return None
 
     def _refuse(self, requests: Sequence[Request], refusal: Refused) -> None:

@@ -6,9 +6,9 @@ that ``--help`` answers at once. Errors a person can act on end as one line on s
 
 import argparse
 import json
+import shutil
 import sys
 from collections.abc import Callable, Sequence
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from ..engine.policies import (
 )
 from ..engine.sampling import SamplingParams
 from ..engine.workload import Workload, WorkloadRequest, load_workload
+from .screens.layout import SMALLEST
 
 DEFAULT_MODEL = "smollm2-135m"
 USAGE_ERROR = 2
@@ -227,16 +228,13 @@ def _run(args: argparse.Namespace) -> int:
     settings = _engine_settings(args, workload)
     _check_settings(settings)
     model_store.check(args.model)
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise UserError("run draws on a terminal, and this is none; start it in one")
+    _check_terminal()
 
     from .app import DebuggerApp
-    from .session import model_session, submit_workload
+    from .session import model_session
     from .sources.local import LocalSource
 
-    source = LocalSource(
-        model_session(args.model, workload, settings), partial(submit_workload, workload), params
-    )
+    source = LocalSource(model_session(args.model, workload, settings), params)
     app = DebuggerApp(source)
     app.run()
     if app.fatal:
@@ -277,6 +275,18 @@ def _bench_policies(policies: dict[str, str], as_json: bool) -> int:
     for name, value in defaults.items():
         print(f"{name:24} {value:14,.3f} {chosen[name]:14,.3f}")
     return 0
+
+
+def _check_terminal() -> None:
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise UserError("run draws on a terminal, and this is none; start it in one")
+    width, height = shutil.get_terminal_size()
+    least_width, least_height = SMALLEST
+    if width < least_width or height < least_height:
+        raise UserError(
+            f"the terminal is {width}×{height}; minisgl-tui needs {least_width}×{least_height}: "
+            "enlarge it"
+        )
 
 
 def _list_models(args: argparse.Namespace) -> int:

@@ -7,8 +7,9 @@ import gc
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..engine.debugger import Debugger
-from ..engine.errors import UserError
+from ..engine.debugger import Arrival
+from ..engine.engine import Engine
+from ..engine.errors import RequestRefused, UserError
 from ..engine.workload import Workload, WorkloadRequest
 from .sources.base import ModelInfo
 from .sources.local import OpenSession, ReportProgress, Session
@@ -60,20 +61,27 @@ def model_session(model: str, workload: Workload, settings: dict[str, Any]) -> O
         llm = LLM(model, progress=progress, **settings)
         if llm.tokenizer is None:
             raise UserError(f"{model} has no tokenizer, so the screens could show no text")
+        codec = ModelCodec(llm.tokenizer, workload.system)
+        arrivals = _encode_all(workload, codec, llm.engine)
         # What a model leaves behind in objects lives as long as the program: a full collection
         # that walks it again and again would be seen as a stutter.
         gc.collect()
         gc.freeze()
         made = llm.model_info
         info = ModelInfo(made.name, made.architecture, made.dtype, made.device)
-        return Session(llm.engine, ModelCodec(llm.tokenizer, workload.system), info)
+        return Session(llm.engine, codec, info, arrivals)
 
     return open_session
 
 
-def submit_workload(workload: Workload, session: Session, debugger: Debugger) -> None:
-    """Hand the workload's requests to the engine, each at its step."""
-    codec = session.codec
-    assert isinstance(codec, ModelCodec)
-    for request in workload.expanded():
-        debugger.submit(codec.encode(request), request.params(), request.at_step)
+def _encode_all(workload: Workload, codec: ModelCodec, engine: Engine) -> list[Arrival]:
+    """The workload's requests as token ids. Raises `UserError` if one of them can never run."""
+    arrivals: list[Arrival] = []
+    for number, request in enumerate(workload.expanded(), start=1):
+        prompt = codec.encode(request)
+        try:
+            engine.check(prompt)
+        except RequestRefused as error:
+            raise UserError(f"request {number}: {error}") from error
+        arrivals.append(Arrival(request.at_step, prompt, request.params()))
+    return arrivals

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Sequence
 
 from minisgl_tui.engine.config import EngineConfig
-from minisgl_tui.engine.debugger import Debugger
+from minisgl_tui.engine.debugger import Arrival
 from minisgl_tui.engine.engine import Engine
 from minisgl_tui.engine.plan import Row
 from minisgl_tui.engine.sampling import SamplingParams
@@ -99,14 +99,6 @@ def make_session(config: EngineConfig = CONFIG) -> Session:
     return Session(Engine(config, runner, runner.clock), codec, INFO)
 
 
-def ask(
-    session: Session, debugger: Debugger, questions: Sequence[str] = QUESTIONS, tokens: int = 24
-) -> None:
-    params = SamplingParams(temperature=0, max_tokens=tokens)
-    for question in questions:
-        debugger.submit(session.codec.encode_chat(question, None), params)
-
-
 def make_source(
     config: EngineConfig = CONFIG,
     questions: Sequence[str] = QUESTIONS,
@@ -115,14 +107,13 @@ def make_source(
 ) -> LocalSource:
     """A source that opens `make_session` and asks ``questions``."""
 
+    params = SamplingParams(temperature=0, max_tokens=tokens)
+
     def open_session(progress: ReportProgress) -> Session:
         progress("loading the toy", 0.5)
         session = make_session(config)
         prepare(session)
+        session.arrivals = [Arrival(0, session.codec.encode_chat(q), params) for q in questions]
         return session
 
-    return LocalSource(
-        open_session,
-        lambda session, debugger: ask(session, debugger, questions, tokens),
-        SamplingParams(temperature=0, max_tokens=tokens),
-    )
+    return LocalSource(open_session, params)

@@ -2,9 +2,9 @@
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from ...engine.debugger import Debugger
+from ...engine.debugger import Arrival, Debugger
 from ...engine.engine import Engine
 from ...engine.errors import UserError
 from ...engine.sampling import SamplingParams
@@ -16,15 +16,15 @@ ReportProgress = Callable[[str, float | None], None]
 
 @dataclass(slots=True)
 class Session:
-    """A loaded engine and what the screens need besides its events."""
+    """A loaded engine, what the screens need besides its events, and the first requests."""
 
     engine: Engine
     codec: Codec
     info: ModelInfo
+    arrivals: list[Arrival] = field(default_factory=list)
 
 
 OpenSession = Callable[[ReportProgress], Session]
-SubmitInitial = Callable[[Session, Debugger], None]
 
 
 class _Left(BaseException):
@@ -33,7 +33,7 @@ class _Left(BaseException):
 
 
 class LocalSource:
-    """Runs ``open_session``, submits the first prompts, then obeys the switches until closed.
+    """Runs ``open_session``, submits the first requests, then obeys the switches until closed.
 
     ``params`` is how prompts typed at the screen are sampled.
     """
@@ -43,11 +43,9 @@ class LocalSource:
     def __init__(
         self,
         open_session: OpenSession,
-        submit_initial: SubmitInitial = lambda session, debugger: None,
         params: SamplingParams | None = None,
     ) -> None:
         self._open = open_session
-        self._submit_initial = submit_initial
         self._params = params or SamplingParams()
         self._session: Session | None = None
         self._debugger: Debugger | None = None
@@ -124,7 +122,8 @@ class LocalSource:
         )
         sink.put(Ready(engine.config, session.info, session.codec))
         engine.log.listen(sink.put)
-        self._submit_initial(session, debugger)
+        for arrival in session.arrivals:
+            debugger.submit(arrival.prompt, arrival.params, arrival.at_step)
         self._session, self._debugger = session, debugger
         if self._closed:
             return
