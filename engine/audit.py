@@ -47,8 +47,12 @@ def _audit_tree(engine: Engine) -> list[str]:
     found = []
     tree, size = engine.cache.tree, engine.config.block_size
     holders = Counter(b for r in engine.scheduler.running for b in r.block_table)
-    evictable = 0
     nodes = list(tree.nodes())
+    held: set[int] = set()  # nodes that are held, or have a held one below
+    for node in reversed(nodes):  # children before their parents
+        if node.refs or any(child.id in held for child in node.children.values()):
+            held.add(node.id)
+    evictable = sum(len(node.blocks) for node in nodes if node.id not in held)
     for node in nodes:
         if not node.blocks or len(node.tokens) != len(node.blocks) * size:
             found.append(f"{node} has {len(node.tokens)} tokens for {len(node.blocks)} blocks")
@@ -63,17 +67,11 @@ def _audit_tree(engine: Engine) -> list[str]:
                 found.append(f"{child} is linked wrongly below {node}")
             if child.start != node.start + len(node.tokens):
                 found.append(f"{child} starts at {child.start}, its parent ends elsewhere")
-        if not _held_below(node):
-            evictable += len(node.blocks)
     if evictable != tree.evictable_blocks:
         found.append(f"{tree.evictable_blocks} blocks said to be evictable, {evictable} are")
     if len(nodes) != tree.num_nodes or len(tree.node_of) != sum(len(n.blocks) for n in nodes):
         found.append(f"sizes: {tree.num_nodes} nodes said, {len(nodes)} there")
     return found
-
-
-def _held_below(node: Node) -> bool:
-    return node.refs > 0 or any(_held_below(child) for child in node.children.values())
 
 
 def _audit_queues(engine: Engine) -> list[str]:

@@ -4,6 +4,8 @@ import msgspec
 
 from .errors import UserError
 
+LARGEST = 2**31 - 1
+
 
 class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Fixed for the life of an engine, and the header of every recording.
@@ -34,9 +36,11 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
             "max_model_len",
         ):
             value = getattr(self, name)
+            flag = "--" + name.replace("_", "-")
             if value < 1:
-                flag = "--" + name.replace("_", "-")
                 raise UserError(f"{flag} is {value}; it must be at least 1")
+            if value > LARGEST:
+                raise UserError(f"{flag} is {value}; it must be at most {LARGEST}")
 
     @property
     def capacity(self) -> int:

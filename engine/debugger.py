@@ -26,6 +26,7 @@ from .state import EngineState
 from .stops import Stop, Stopped, StopReason
 
 RETAIN_STOPS = 200  # stops kept in the history; older ones are forgotten
+SLOWEST = 0.001  # steps a second
 
 Command = Callable[[], object]
 
@@ -103,16 +104,19 @@ class Debugger:
 
     def step(self, count: int = 1) -> None:
         """Take ``count`` steps, then pause; while stepping, the counts add up."""
+        if type(count) is not int or count < 1:
+            raise UserError(f"{count!r} steps cannot be taken; give a whole number from 1 on")
 
         def carry_out() -> None:
-            left = self._steps_left if self.mode is Mode.STEPPING else 0
-            self._steps_left = left + max(count, 1)
+            self._steps_left = count + (self._steps_left if self.mode is Mode.STEPPING else 0)
             self.mode = Mode.STEPPING
 
         self._commands.put(carry_out)
 
     def play(self, rate: float | None = None) -> None:
         """Run at ``rate`` steps a second, or as fast as it goes, until paused or out of work."""
+        if rate is not None and not rate >= SLOWEST:
+            raise UserError(f"{rate!r} steps a second cannot be played; give at least {SLOWEST}")
         self._commands.put(lambda: self._play(rate))
 
     def pause(self) -> None:
@@ -306,3 +310,5 @@ class Debugger:
             action()
         except UserError as error:
             self.on_error(str(error))
+        except Exception as error:  # one bad command must not end the loop
+            self.on_error(f"{type(error).__name__}: {error}")

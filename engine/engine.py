@@ -7,12 +7,13 @@ work between steps. Text, models and devices are not its business: it deals in t
 
 import time
 from collections.abc import Callable, Sequence
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 
 from .cache import PrefixCache
 from .config import EngineConfig
 from .errors import RequestRefused
 from .events import EventLog, Finished, Refused, Sampled, StepBegan, StepFailed, Submitted
+from .interrupts import Interrupts
 from .plan import Plan, Row, Runner, StepOutput
 from .policies import make_policies
 from .request import FinishReason, Request, Status
@@ -47,6 +48,7 @@ class Engine:
         self._next_id = 0
         self._eos = frozenset(config.eos_token_ids)
         self._deadlines: list[tuple[float, int, float]] = []  # (when, request, timeout), a heap
+        self._interrupts = Interrupts()
         self._in_step = False
         self._aborted: set[int] = set()  # while their step was being executed
 
@@ -83,7 +85,8 @@ class Engine:
         """Queue ``n`` samples of one prompt. They share the prompt's full blocks, and each has a
         seed of its own. Refusal as in `submit`, of all together."""
         params = params or SamplingParams()
-        self._check(prompt, n, timeout)
+        self._check_prompt(prompt)
+        _check_options(n, priority, salt, timeout)
         group = self._next_id
         requests: list[Request] = []
         for i in range(n):
@@ -104,30 +107,31 @@ class Engine:
             self.requests[request.id] = request
             self.scheduler.submit(request)
             if timeout is not None:
-                heappush(self._deadlines, (self.clock() + timeout, request.id, timeout))
+                self._set_deadline(request, timeout)
         self._close_record()
         return requests
 
     def check(self, prompt: list[int]) -> None:
         """Raise what `submit` would raise for ``prompt``, without queueing anything."""
-        self._check(prompt, 1, None)
+        self._check_prompt(prompt)
         refusal = self._refusal(0, len(prompt))
         if refusal:
             raise RequestRefused(_explain(refusal))
 
-    def _check(self, prompt: list[int], n: int, timeout: float | None) -> None:
+    def _check_prompt(self, prompt: list[int]) -> None:
         if not prompt:
             raise RequestRefused("the prompt is empty; it needs at least one token")
+        wrong = [token for token in prompt if type(token) is not int]
+        if wrong:
+            raise RequestRefused(
+                f"token id {wrong[0]!r} is a {type(wrong[0]).__name__}, not an int"
+            )
         vocab = self.config.vocab_size
         if min(prompt) < 0 or (vocab and max(prompt) >= vocab):
             bad = next(t for t in prompt if t < 0 or t >= vocab)
             raise RequestRefused(
                 f"token id {bad} is not in the model's vocabulary; ids run from 0 to {vocab - 1}"
             )
-        if n < 1:
-            raise RequestRefused(f"n is {n}; it must be at least 1")
-        if timeout is not None and timeout <= 0:
-            raise RequestRefused(f"timeout is {timeout}; it must be above 0 seconds")
 
     def _refusal(self, request_id: int, prompt_len: int) -> Refused | None:
         config = self.config
@@ -153,13 +157,14 @@ class Engine:
         Between steps it ends at once. From within a step (a runner's callback) it ends with the
         step, and the token sampled meanwhile is dropped.
         """
-        if request_id not in self.requests or request_id in self._aborted:
+        request = self.requests.get(request_id)
+        if request is None or request.finished or request_id in self._aborted:
             return False
         if self._in_step:
             self._aborted.add(request_id)
             return True
         try:
-            self.scheduler.finish(self.requests[request_id], FinishReason.ABORT)
+            self.scheduler.finish(request, FinishReason.ABORT)
         finally:
             self._forget_ended()
         self._close_record()
@@ -180,10 +185,15 @@ class Engine:
         """Run one step; returns what ran, or None (and no step is counted) without work.
 
         If anything in it raises, the requests of this step end with ``error``, the blocks they
-        were to fill are withdrawn and the next step runs. An interrupt does the same and goes on.
+        were to fill are withdrawn and the next step runs. An interrupt (ctrl-c) in the runner does
+        the same and goes on to the caller; elsewhere it waits for the end of the step.
         """
         if not self.requests:
             return None
+        with self._interrupts.deferred():
+            return self._step()
+
+    def _step(self) -> Plan:
         began = self.clock()
         self.step_count += 1
         self.log.begin_step(self.step_count)
@@ -197,7 +207,8 @@ class Engine:
             self._expire(began)
             plan = self.scheduler.schedule(self.step_count)
             timings["schedule"] = self.clock() - began
-            output = self.runner.execute(plan) if plan.rows else StepOutput([])
+            with self._interrupts.allowed():
+                output = self.runner.execute(plan) if plan.rows else StepOutput([])
             timings |= output.timings
             committing = self.clock()
             self._commit(plan, output)
@@ -226,6 +237,12 @@ class Engine:
                 evictable=self.cache.evictable,
             )
         )
+
+    def _set_deadline(self, request: Request, timeout: float) -> None:
+        if len(self._deadlines) > 2 * len(self.requests) + 64:  # mostly of requests long ended
+            self._deadlines = [d for d in self._deadlines if d[1] in self.requests]
+            heapify(self._deadlines)
+        heappush(self._deadlines, (self.clock() + timeout, request.id, timeout))
 
     def _expire(self, now: float) -> None:
         """Abort the requests whose time is up."""
@@ -293,8 +310,19 @@ class Engine:
             self.requests.pop(request.id, None)
 
     def _close_record(self) -> None:
-        if self.log.on:
+        if self.log.on and not self._in_step:  # what comes within a step belongs to its record
             self.log.close(self.clock())
+
+
+def _check_options(n: int, priority: int, salt: str, timeout: float | None) -> None:
+    if type(n) is not int or n < 1:
+        raise RequestRefused(f"n is {n!r}; it must be a whole number of at least 1")
+    if type(priority) is not int:
+        raise RequestRefused(f"priority is {priority!r}; it must be a whole number")
+    if not isinstance(salt, str):
+        raise RequestRefused(f"salt is {salt!r}; it must be a string")
+    if timeout is not None and not (isinstance(timeout, int | float) and timeout > 0):
+        raise RequestRefused(f"timeout is {timeout!r}; it must be a number of seconds above 0")
 
 
 def _explain(refusal: Refused) -> str:

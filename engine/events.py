@@ -8,6 +8,7 @@ Not here: what an event does to the picture (`state.py`) and who emits it (`bloc
 `cache.py`, `scheduler.py`, `engine.py`).
 """
 
+from collections import deque
 from collections.abc import Callable
 
 import msgspec
@@ -272,7 +273,17 @@ class EventLog:
     One record is open at all times; `close` hands it to the listeners in the order they came.
     """
 
-    __slots__ = ("_events", "_first", "_listeners", "_seq", "add", "on", "step")
+    __slots__ = (
+        "_delivering",
+        "_events",
+        "_first",
+        "_listeners",
+        "_seq",
+        "_undelivered",
+        "add",
+        "on",
+        "step",
+    )
 
     def __init__(self) -> None:
         self.on = False
@@ -280,6 +291,8 @@ class EventLog:
         self._seq = 0
         self._first = 0
         self._listeners: list[Listener] = []
+        self._undelivered: deque[StepRecord] = deque()
+        self._delivering = False
         self._events: list[AnyEvent] = []
         self.add = self._events.append
 
@@ -319,11 +332,22 @@ class EventLog:
         self._first += len(events)
         self._events = []
         self.add = self._events.append
+        self._undelivered.append(record)
+        if not self._delivering:  # else a listener has made this one: the others come first
+            self._deliver()
+
+    def _deliver(self) -> None:
         failed: Exception | None = None
-        for listener in tuple(self._listeners):
-            try:
-                listener(record)
-            except Exception as error:  # the others' pictures must not miss a record
-                failed = failed or error
+        self._delivering = True
+        try:
+            while self._undelivered:
+                record = self._undelivered.popleft()
+                for listener in tuple(self._listeners):
+                    try:
+                        listener(record)
+                    except Exception as error:  # the others' pictures must not miss a record
+                        failed = failed or error
+        finally:
+            self._delivering = False
         if failed:
             raise failed

@@ -158,8 +158,9 @@ class Reserve:
     def after_step(self, running: Sequence[Request], preempted: bool) -> None:
         if preempted:
             generated = sum(len(r.tokens) - r.prompt_len for r in running)
-            wanted = sum(r.params.max_tokens for r in running)
-            self.ratio = min(1.0, (generated + self.AHEAD * len(running)) / (wanted + 1))
+            wanted = sum(min(r.max_len - r.prompt_len, self.LONGEST) for r in running)
+            used = (generated + self.AHEAD * len(running)) / (wanted + 1)
+            self.ratio = max(self.ratio, min(1.0, used))
         else:
             fall = (self.START - self.LOWEST) / self.DECAY_STEPS
             self.ratio = max(self.LOWEST, self.ratio - fall)
@@ -200,7 +201,7 @@ class LowestPriority:
 
 
 class EvictionPolicy(Protocol):
-    """The leaf with the lowest key goes first. A key may change only while the node is held."""
+    """The leaf with the lowest key goes first. A key that changes is noticed when it comes up."""
 
     def key(self, node: "Node") -> tuple[int, ...]: ...
 

@@ -10,18 +10,17 @@ Three facts keep it simple:
   its blocks, and a block table contains a node wholly or not at all.
 * *A node is pinned while it, or anything below it, is held.* An unheld node can have held children
   (a request that computed a private twin of it and went on), so ``pinned_children`` is counted.
-* *Evictable leaves wait in a list, and from the next eviction on in a heap*, where an entry counts
-  if its key is still the node's. Every touch goes through hold and release, which offer the node
-  afresh, so a leaf that can be evicted always has a current entry, and no allocation walks the
-  tree. The policy is asked only when something is evicted, between changes: if it raises, nothing
-  is half done.
+* *Evictable leaves wait in a list, and from the next eviction on in a heap*, so no allocation walks
+  the tree. Every leaf that becomes evictable is offered afresh; entries of nodes that are held or
+  gone are dropped when they come up, and one whose key has changed takes its new place. The policy
+  is asked only when something is evicted, between changes: if it raises, nothing is half done.
 
 The idea of a radix tree over KV is SGLang's (arXiv 2312.07104).
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from heapq import heappop, heappush
+from heapq import heappop, heappush, heapreplace
 from typing import NamedTuple
 
 from .policies import EvictionPolicy
@@ -349,11 +348,19 @@ class RadixTree:
             if node.evictable:
                 heappush(heap, (self._policy.key(node), node.id, node))
         self._offered.clear()
+        asked: set[int] = set()
         while True:
+            if not heap:
+                raise AssertionError(f"no leaf for {self.evictable_blocks} evictable blocks")
             key, _, node = heap[0]
-            if node.evictable and key == self._policy.key(node):
+            if not node.evictable:
+                heappop(heap)
+                continue
+            now = self._policy.key(node)
+            if key == now or node.id in asked:
                 return node
-            heappop(heap)
+            asked.add(node.id)  # its key has changed: it gets the place it has now, once
+            heapreplace(heap, (now, node.id, node))
 
     def _trim(self, node: Node, count: int) -> Trim:
         """Cut up to ``count`` blocks off the tail of a leaf, and the leaf if nothing is left."""

@@ -7,6 +7,8 @@ import msgspec
 
 from .errors import RequestRefused
 
+LARGEST = 2**31 - 1
+
 
 class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Sampling settings of one request.
@@ -28,11 +30,19 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     logprobs: int | None = None
 
     def __post_init__(self) -> None:
+        for field in msgspec.structs.fields(self):
+            value = getattr(self, field.name)
+            try:
+                msgspec.convert(value, field.type)
+            except msgspec.ValidationError as error:
+                message = str(error).lower().replace("`", "")
+                raise RequestRefused(f"{field.name} is {value!r}; {message}") from error
         self._require(self.temperature >= 0, "temperature", "at least 0")
-        self._require(self.top_k >= 0, "top_k", "at least 0 (0 = off)")
+        self._require(0 <= self.top_k <= LARGEST, "top_k", f"0 (off) to {LARGEST}")
         self._require(0 < self.top_p <= 1, "top_p", "above 0 and at most 1")
         self._require(0 <= self.min_p <= 1, "min_p", "between 0 and 1")
         self._require(self.max_tokens >= 1, "max_tokens", "at least 1")
+        self._require(self.max_tokens <= LARGEST, "max_tokens", f"at most {LARGEST}")
         self._require(self.logprobs is None or 0 <= self.logprobs <= 20, "logprobs", "0 to 20")
 
     def _require(self, ok: bool, name: str, expected: str) -> None:

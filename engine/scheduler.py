@@ -142,7 +142,9 @@ class Scheduler:
             for r in self.running
             if r.status is Status.PREFILLING
         )
-        held = self._policies.admission.held_for(self.running) / size
+        admission = self._policies.admission
+        # Nothing is held back for nobody, or a policy could keep an idle engine from starting.
+        held = admission.held_for(self.running) / size if self.running else 0.0
         for request in self._order():
             if request.status not in QUEUED:
                 policy = type(self._policies.schedule).__name__
@@ -150,9 +152,8 @@ class Scheduler:
             if self._outgrew(request, len(request.tokens)):
                 continue
             match = self.cache.match(request)
-            blocks = blocks_for(
-                len(request.tokens) + round(self._policies.admission.asked_by(request))
-            )
+            asked = max(0, round(admission.asked_by(request)))
+            blocks = blocks_for(len(request.tokens) + asked)
             need = min(blocks, self.config.num_blocks) - len(match.blocks)
             reserved = promised + round(held)
             why = self._closed(preempted)
@@ -163,7 +164,7 @@ class Scheduler:
                 return
             self._let_in(request, need, match, reserved)
             promised += blocks_for(len(request.tokens)) - len(request.block_table)
-            held += self._policies.admission.held_for([request]) / size
+            held += admission.held_for([request]) / size
 
     def _closed(self, preempted: bool) -> str:
         """Why nobody at all can be admitted now; empty if somebody could."""

@@ -144,12 +144,6 @@ class EngineState:
         """The requests whose block table contains ``block``."""
         return [r for r in self.running if block in self.requests[r].block_table]
 
-    def walk(self, node: int = ROOT) -> Iterator[NodeState]:
-        """The subtree below ``node`` (itself not included), depth first in order of creation."""
-        for child in self.nodes[node].children:
-            yield self.nodes[child]
-            yield from self.walk(child)
-
     # --- reducing --------------------------------------------------------------------------------
 
     def apply(self, record: ev.StepRecord) -> None:

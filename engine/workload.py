@@ -25,6 +25,9 @@ import msgspec
 from .errors import UserError
 from .sampling import SamplingParams
 
+MAX_BYTES = 64 << 20
+MAX_REQUESTS = 100_000
+
 
 class WorkloadRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """One request, with exactly one of ``user`` (a chat), ``prompt`` (raw text), ``tokens``."""
@@ -87,7 +90,7 @@ class Workload(msgspec.Struct, forbid_unknown_fields=True):
         def fill(text: str | None) -> str | None:
             return text.replace("{i}", str(i)) if text else text
 
-        system = request.system if request.system is not None else self.system
+        system = fill(request.system if request.system is not None else self.system)
         return msgspec.structs.replace(
             request,
             user=fill(request.user),
@@ -100,7 +103,11 @@ class Workload(msgspec.Struct, forbid_unknown_fields=True):
 def load_workload(path: Path) -> Workload:
     """Read a workload file. Raises `UserError` that says where the file is wrong."""
     try:
-        text = path.read_bytes().decode("utf-8")
+        if path.exists() and not path.is_file():
+            raise UserError(f"workload {path} is no regular file; give a TOML or JSON file")
+        if path.stat().st_size > MAX_BYTES:
+            raise UserError(f"workload {path} is larger than {MAX_BYTES >> 20} MiB; split it")
+        text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
         raise UserError(f"cannot read workload {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -113,8 +120,10 @@ def load_workload(path: Path) -> Workload:
             workload = msgspec.json.decode(text, type=Workload)
         else:
             workload = msgspec.convert(tomllib.loads(text), Workload)
-    except (tomllib.TOMLDecodeError, msgspec.MsgspecError) as error:
+    except (ValueError, msgspec.MsgspecError) as error:
         raise UserError(f"workload {path}: {error}") from error
+    except RecursionError as error:
+        raise UserError(f"workload {path} is nested too deeply to be a workload") from error
     _check(workload, path)
     return workload
 
@@ -135,3 +144,6 @@ def _check(workload: Workload, path: Path) -> None:
             request.params()
         except UserError as error:
             raise UserError(f"{where}: {error}") from error
+    total = sum(request.repeat for request in workload.requests)
+    if total > MAX_REQUESTS:
+        raise UserError(f"workload {path} asks for {total} requests; the most is {MAX_REQUESTS}")

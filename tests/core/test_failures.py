@@ -1,6 +1,10 @@
 """A step may fail anywhere: what it placed ends with an error, nothing leaks, the next one runs."""
 
+import random
+import signal
+import sys
 from collections.abc import Callable
+from types import FrameType
 from unittest.mock import patch
 
 import pytest
@@ -10,6 +14,7 @@ from minisgl_tui.engine.errors import UserError
 from minisgl_tui.engine.events import EventLog, StepFailed
 from minisgl_tui.engine.policies import Fcfs, Lru, Newest
 from minisgl_tui.engine.request import FinishReason
+from minisgl_tui.engine.sampling import SamplingParams
 from test_oracle import Load
 
 
@@ -149,6 +154,105 @@ def test_an_abort_from_within_the_step_ends_the_request_with_it_and_drops_its_to
     assert (victim.finish_reason, victim.output) == (FinishReason.ABORT, [])
     assert len(other.output) == 1
     assert not victim.block_table
+
+
+def test_an_abort_within_a_step_of_what_has_timed_out_in_it_is_no_abort() -> None:
+    bench = Bench()
+    late = bench.engine.submit([1, 2], SamplingParams(max_tokens=50), timeout=1.0)
+    other = bench.submit([3, 4])
+    bench.step()
+    bench.runner.clock.advance(2)
+    execute = bench.runner.execute
+
+    def abort_late(plan: object) -> object:
+        assert not bench.engine.abort(late.id)
+        return execute(plan)  # pyright: ignore[reportArgumentType]
+
+    with patch.object(bench.runner, "execute", abort_late):
+        bench.step()
+    assert late.message.startswith("timed out")
+    assert not other.finished
+
+
+def test_a_listener_may_act_on_the_engine_and_others_still_get_records_in_order() -> None:
+    bench = Bench()
+
+    meddled = False
+
+    def meddle(record: object) -> None:
+        nonlocal meddled
+        if bench.engine.step_count == 2 and not meddled:
+            meddled = True
+            for request_id in list(bench.engine.requests):
+                bench.engine.abort(request_id)
+            bench.submit([5] * 9)
+
+    bench.engine.log._listeners.insert(0, meddle)
+    bench.submit([1] * 40, max_tokens=30)
+    bench.submit([2] * 15, max_tokens=30)
+    bench.step(2)
+    bench.check()
+    assert [r.seq for r in bench.records] == list(range(len(bench.records)))
+
+
+def test_a_submission_within_a_step_belongs_to_the_records_of_that_step() -> None:
+    bench = Bench()
+    bench.submit([1] * 5)
+    execute = bench.runner.execute
+
+    def submit_meanwhile(plan: object) -> object:
+        bench.submit([2] * 5)
+        return execute(plan)  # pyright: ignore[reportArgumentType]
+
+    with patch.object(bench.runner, "execute", submit_meanwhile):
+        bench.step()
+    assert [r.step for r in bench.records] == [0, 1]
+    bench.check()
+
+
+KEYS = {
+    "largest": lambda node: (-len(node.blocks),),
+    "deepest": lambda node: (-node.start,),
+    "random": lambda node: (random.random(),),
+    "nan": lambda node: (float("nan"),),
+}
+
+
+@pytest.mark.parametrize("name", KEYS)
+def test_an_eviction_key_that_changes_by_itself_evicts_all_the_same(name: str) -> None:
+    with patch.object(Lru, "key", lambda self, node: KEYS[name](node)):
+        for seed in range(40):
+            load = Load(seed)
+            load.runner.failures = 0
+            load.run()
+
+
+@pytest.mark.parametrize("line", range(1, 1500, 37))
+def test_ctrl_c_between_two_changes_waits_for_the_end_of_the_step(line: int) -> None:
+    """SIGINT at any line of the engine's bookkeeping loses nothing."""
+    bench = Bench(num_blocks=8)
+    for i in range(3):
+        bench.submit([i + 1] * 9, max_tokens=6)
+    lines = 0
+
+    def trace(frame: FrameType, event: str, arg: object) -> object:
+        nonlocal lines
+        if "/engine/" in frame.f_code.co_filename and event == "line":
+            lines += 1
+            if lines == line:
+                signal.raise_signal(signal.SIGINT)
+        return trace
+
+    sys.settrace(trace)
+    try:
+        while bench.engine.has_work():
+            bench.engine.step()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        sys.settrace(None)
+    bench.check()
+    bench.finish()
 
 
 def test_an_abort_in_the_same_step_as_the_end_wins_and_frees_once() -> None:

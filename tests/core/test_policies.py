@@ -5,7 +5,7 @@ import random
 import pytest
 from helpers import Bench
 from minisgl_tui.engine.events import Decoding, Preempted
-from minisgl_tui.engine.policies import AGEING_STEPS
+from minisgl_tui.engine.policies import AGEING_STEPS, Optimistic
 from minisgl_tui.engine.request import FinishReason, Request
 from minisgl_tui.engine.sampling import SamplingParams
 
@@ -127,6 +127,31 @@ def test_reserve_admits_less_and_so_preempts_less_than_optimistic() -> None:
         assert all(r.finish_reason is FinishReason.LENGTH for r in requests)
         preempted[policy] = len(bench.events(Preempted))
     assert preempted["reserve"] < preempted["optimistic"]
+
+
+def test_a_limit_too_large_to_be_a_plan_does_not_make_reserve_careless() -> None:
+    preempted = []
+    for max_tokens in (60, 10**9):
+        bench = Bench(admission_policy="reserve", num_blocks=40, max_model_len=70)
+        for i in range(30):
+            bench.submit([i] * 8, max_tokens=max_tokens)
+        bench.finish()
+        preempted.append(len(bench.events(Preempted)))
+    assert preempted[0] == preempted[1]
+
+
+class Hoarder(Optimistic):
+    """Would keep more room than there is."""
+
+    def held_for(self, running):
+        return 1e9
+
+
+def test_a_policy_that_holds_more_than_the_pool_runs_one_at_a_time() -> None:
+    bench = Bench(admission_policy="test_policies:Hoarder")
+    requests = [bench.submit([i] * 8) for i in range(3)]
+    bench.finish()
+    assert all(r.finish_reason is FinishReason.LENGTH for r in requests)
 
 
 @pytest.mark.parametrize(

@@ -161,10 +161,53 @@ def test_the_context_ends_a_request_with_length() -> None:
     assert (request.finish_reason, len(request.tokens)) == (FinishReason.LENGTH, 8)
 
 
-@pytest.mark.parametrize("prompt", [[], [-1], [5, 100]])
+@pytest.mark.parametrize("prompt", [[], [-1], [5, 100], [1.0], ["a"], [True]])
 def test_malformed_prompts_are_refused(prompt: list[int]) -> None:
     with pytest.raises(RequestRefused):
         Bench(vocab_size=100).submit(prompt)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("top_k", 2.5),
+        ("top_k", 2**40),
+        ("max_tokens", 2.5),
+        ("temperature", "hot"),
+        ("temperature", float("nan")),
+        ("logprobs", True),
+        ("seed", "x"),
+        ("stop_token_ids", 5),
+        ("ignore_eos", 1),
+    ],
+)
+def test_a_parameter_of_the_wrong_kind_is_refused_by_name(name: str, value: object) -> None:
+    with pytest.raises(RequestRefused, match=f"{name} is "):
+        SamplingParams(**{name: value})  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("n", 0),
+        ("n", 1.0),
+        ("priority", "high"),
+        ("salt", ["x"]),
+        ("timeout", 0),
+        ("timeout", float("nan")),
+    ],
+)
+def test_an_option_of_the_wrong_kind_is_refused_by_name(name: str, value: object) -> None:
+    with pytest.raises(RequestRefused, match=f"{name} is "):
+        Bench().engine.submit_samples([1], **{name: value})  # pyright: ignore[reportArgumentType]
+
+
+def test_deadlines_of_ended_requests_are_forgotten() -> None:
+    bench = Bench()
+    for i in range(300):
+        bench.engine.submit([i], SamplingParams(max_tokens=1), timeout=1e6)
+        bench.finish()
+    assert len(bench.engine._deadlines) < 100
 
 
 def test_any_of_several_eos_ids_stops_unless_ignored() -> None:

@@ -44,6 +44,9 @@ def test_json_says_the_same(tmp_path: Path) -> None:
         ('[[requests]]\nuser = "a"\nmax_tokens = 0', "max_tokens is 0; it must be at least 1"),
         ('[[requests]]\nuser = "a"\nrepeat = 0', "repeat at least 1"),
         ("[[requests", "Expected"),
+        ('[[requests]]\nuser = "a"\nrepeat = 1000000000', "asks for 1000000000 requests; the most"),
+        ('[[requests]]\nuser = "a"\nmax_tokens = ' + 5000 * "9", "4300 digits"),
+        ("a = " + 5000 * "[", "nested too deeply"),
     ],
 )
 def test_a_bad_file_is_named_with_what_is_wrong(tmp_path: Path, text: str, says: str) -> None:
@@ -53,6 +56,17 @@ def test_a_bad_file_is_named_with_what_is_wrong(tmp_path: Path, text: str, says:
     assert says in str(caught.value)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_byte_order_mark_is_no_content(tmp_path: Path) -> None:
+    path = write(tmp_path, "\ufeff[[requests]]\nuser = 'a'")
+    assert load_workload(path).requests[0].user == "a"
+
+
+@pytest.mark.parametrize("path", ["/dev/zero", "/"])
+def test_what_is_no_regular_file_is_refused(path: str) -> None:
+    with pytest.raises(UserError, match="no regular file"):
+        load_workload(Path(path))
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
