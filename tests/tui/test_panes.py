@@ -144,9 +144,9 @@ def test_the_tree_shows_shared_runs_above_their_branches() -> None:
     for _ in range(4):
         session.engine.step()
     lines = shown(TreeView(), store).splitlines()
-    assert lines[0].split() == ["prefix", "tokens", "blocks", "refs", "hits", "age"]
+    assert lines[0].split() == ["prefix", "node", "tokens", "blocks", "refs", "hits", "age"]
     assert lines[1].startswith("4 You are a careful guide")
-    assert lines[1].split()[-5:] == ["16", "4", "4", "3", "1"]
+    assert lines[1].split()[-6:] == [str(store.order[0]), "16", "4", "4", "3", "1"]
     assert lines[2].startswith("├╴2 . What is a")
     assert lines[3].startswith("│ ├╴■  radix tree?")
     assert lines[-1].startswith("└╴■ . What is preemption")
@@ -243,6 +243,18 @@ def test_the_hint_follows_the_situation() -> None:
     assert step_summary(store).startswith("step 1: 0 decode + 20 prefill tokens in 7.0 ms (forward")
     store.select(Target("request", 0))
     assert "◆ #0 holds 5 blocks" in plain(hint_line(store, 80))
+
+
+def test_the_hint_tells_those_that_did_not_finish_from_those_that_did() -> None:
+    session, store = opened(ROOMY)
+    with pytest.raises(Exception, match="tokens"):
+        session.engine.submit([0] * 1000, SamplingParams())
+    session.engine.abort(3)
+    while session.engine.has_work():
+        session.engine.step()
+    store.idle = True
+    words = "3 finished, 1 aborted, 1 ended with an error: press i for another, q to quit"
+    assert plain(hint_line(store, 100)).strip() == words
 
 
 @pytest.mark.parametrize("make_view", VIEWS)

@@ -1,5 +1,7 @@
 """The two lines at the top, and the line of hints above the keys."""
 
+from collections import Counter
+
 from ...engine.debugger import Mode
 from ..store import Store
 from ..text import Line, bar, clip, plain
@@ -84,12 +86,26 @@ def _hint(store: Store) -> tuple[str, str]:
     if store.failure:
         return "the engine has stopped; what it held last stays readable · q quits", "bad"
     if store.done:
-        return "all requests finished: press i for another, q to quit", "good"
+        return f"{_outcomes(store)}: press i for another, q to quit", "good"
     if not state.requests and store.idle:
         return "no requests yet: press i to send a prompt", "accent"
     if state.step == 0 and store.mode is Mode.PAUSED:
         return "press s to take the first step, space to run, ? for help", "accent"
     return step_summary(store), "dim"
+
+
+def _outcomes(store: Store) -> str:
+    """How the requests ended, as far as they are kept."""
+    reasons = Counter(store.state.requests[r].finish_reason for r in store.state.finished)
+    errors, aborted = reasons["error"], reasons["abort"]
+    if not errors and not aborted:
+        return "all requests finished"
+    parts = [f"{reasons.total() - errors - aborted} finished"]
+    if aborted:
+        parts.append(f"{aborted} aborted")
+    if errors:
+        parts.append(f"{errors} ended with an error")
+    return ", ".join(parts)
 
 
 def step_summary(store: Store) -> str:

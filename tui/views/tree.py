@@ -1,4 +1,4 @@
-"""The radix tree pane: a line a node, its first tokens as text, its numbers at the right."""
+"""The radix tree pane: a line a node, its first tokens as text, its id and numbers at the right."""
 
 from ...engine.state import ROOT, EngineState, NodeState
 from ..cells import EVICTABLE, GLYPHS, STYLES, code_for
@@ -8,6 +8,7 @@ from ..text import Line, pad, plural
 from .base import Column, View, fit_table
 
 NUMBERS = (
+    Column("node", 5, ("node", 5)),
     Column("tokens", 6, ("tok", 5)),
     Column("blocks", 6, ("blk", 4)),
     Column("refs", 4, ("refs", 4)),
@@ -26,7 +27,7 @@ class TreeView(View):
 
     def update(self, store: Store, width: int, height: int) -> None:
         self._store, self._width = store, width
-        self._table = fit_table(NUMBERS, width, 40)
+        self._table = fit_table(NUMBERS, width, 32)
         self._text = max(8, width - self._table.width)
         self._keys = store.order
         blocks = store.config.num_blocks - store.cells.counts[0] - store.cells.counts[1]
@@ -53,6 +54,7 @@ class TreeView(View):
         room = self._text - len(guides) - 3
         age = state.step - node.last_used
         cells = [
+            (str(node.id), style),
             (f"{len(node.tokens):,}", style),
             (f"{len(node.blocks):,}", style),
             (str(node.refs), STYLES[code] if node.refs else "dim"),
