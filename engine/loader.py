@@ -9,7 +9,7 @@ import torch
 from .errors import UserError
 from .models.config import ModelConfig, read_config
 from .models.decoder import Decoder
-from .models.weights import load_weights
+from .models.weights import check_layers, load_weights, survey
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +37,12 @@ def load_decoder(
 ) -> Decoder:
     """Read config and weights in ``directory``; UserError for whatever cannot be used."""
     config = read_config(directory)
+    stored = survey(directory)
+    check_layers(stored, config, directory)
     with torch.device("meta"):
         model = Decoder(config)
     try:
-        load_weights(model, directory, dtype=dtype, device=device, progress=progress)
+        load_weights(model, stored, directory, dtype=dtype, device=device, progress=progress)
     except torch.OutOfMemoryError as error:
         need = sum(p.numel() for p in model.parameters()) * dtype.itemsize
         raise UserError(

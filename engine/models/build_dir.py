@@ -6,6 +6,7 @@ wait and then find the work done, and tells that any partial directory still lyi
 """
 
 import glob
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -19,27 +20,40 @@ Progress = Callable[[str, float | None], None]
 """``progress(stage, fraction)``: what is being done, and 0 to 1 or None where nobody can know."""
 
 
-def build_directory(target: Path, make: Callable[[Path], None], progress: Progress) -> Path:
-    """``target``, made by ``make(partial_directory)`` unless it is already there.
+def build_directory(
+    target: Path,
+    make: Callable[[Path], None],
+    progress: Progress,
+    is_whole: Callable[[Path], bool] = Path.is_dir,
+) -> Path:
+    """``target``, made by ``make(partial_directory)`` unless it is there and ``is_whole``.
 
-    Whatever ``make`` raises passes through, and leaves nothing behind.
+    A damaged target is replaced once the new one is finished. Whatever ``make`` raises passes
+    through, and leaves everything as it was.
     """
-    if target.is_dir():
+    if is_whole(target):
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     with _locked(target, progress):
-        if target.is_dir():  # made by the process we waited for
+        if is_whole(target):  # made by the process we waited for
             return target
         prefix = f"{PARTIAL}{target.name}-"
         for stale in target.parent.glob(f"{glob.escape(prefix)}*"):
             shutil.rmtree(stale, ignore_errors=True)
         partial = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
+        aside = partial.with_name(f"{partial.name}x")
         try:
             make(partial)
             partial.chmod(0o755)  # mkdtemp makes it private
+            if os.path.lexists(target):
+                progress(f"replacing {target.name}, which was damaged", None)
+                target.rename(aside)
             partial.rename(target)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
+            if aside.is_symlink():
+                aside.unlink()  # never what it points to
+            shutil.rmtree(aside, ignore_errors=True)
     return target
 
 

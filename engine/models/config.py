@@ -5,6 +5,7 @@ exactly is refused here by name. Leaves building the network to ``decoder`` and 
 ``weights``. No torch.
 """
 
+import reprlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,51 @@ _ROPE_KEYS: dict[str, tuple[str, ...]] = {
     "linear": ("factor",),
     "llama3": ("factor", "low_freq_factor", "high_freq_factor"),
 }
+
+
+# Far above any model, and so low that no product of two or three sizes overflows 64 bits.
+_MOST, _MOST_HEADS, _MOST_LAYERS, _MOST_TOKENS = 10**7, 10**5, 10**5, 10**9
+
+
+@dataclass(frozen=True, slots=True)
+class _Fields:
+    """The values of a config object, read with their type and range checked."""
+
+    values: dict[str, Any]
+    source: Path
+
+    def size(
+        self, name: str, default: int | None = None, *, low: int = 1, high: int = _MOST
+    ) -> int:
+        """Integer ``name``; null counts as not given, as checkpoints write it so."""
+        value = self.values.get(name)
+        value = default if value is None else value
+        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+            kind = "positive integer" if low == 1 else f"integer of {low} or more"
+            raise UserError(
+                f"{self.source}: {name} is {shown(value)}; it must be a {kind} (at most {high})"
+            )
+        return value
+
+    def number(self, name: str, low: float, high: float, default: float | None = None) -> float:
+        """Number ``name``, from ``low`` to ``high``; so NaN and infinity are refused."""
+        value = self.values.get(name, default)
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not is_number or not low <= value <= high:
+            raise UserError(
+                f"{self.source}: {name} is {shown(value)}; it must be a number from {low:g} "
+                f"to {high:g}"
+            )
+        return float(value)
+
+
+def shown(value: object) -> str:
+    """``value`` for an error: short and on one line, whatever it is."""
+    return " ".join(_SHORT.repr(value).split())
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,45 +164,44 @@ def parse_config(raw: dict[str, Any], source: Path) -> ModelConfig:
     architecture = _architecture(raw, source)
     family = FAMILIES[architecture]
     if "quantization_config" in raw:
-        method = (raw["quantization_config"] or {}).get("quant_method", "unknown")
+        given = raw["quantization_config"]
+        method = given.get("quant_method", "unknown") if isinstance(given, dict) else given
         raise UserError(
-            f"{source}: quantized checkpoints ({method}) are not supported; "
+            f"{source}: quantized checkpoints ({shown(method)}) are not supported; "
             "use the unquantized safetensors or a .gguf file"
         )
     activation = raw.get("hidden_act", "silu")
     if activation != "silu":
-        raise UserError(f"{source}: hidden_act {activation!r} is not supported (silu is)")
+        raise UserError(f"{source}: hidden_act {shown(activation)} is not supported (silu is)")
 
-    def size(name: str, default: int | None = None) -> int:
-        value = raw.get(name)
-        value = default if value is None else value
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise UserError(f"{source}: {name} is {value!r}; it must be a positive integer")
-        return value
-
+    fields = _Fields(raw, source)
+    size = fields.size
     attention_bias = bool(raw.get("attention_bias", False))
-    hidden, heads = size("hidden_size"), size("num_attention_heads")
-    kv_heads = size("num_key_value_heads", heads)
+    hidden, heads = size("hidden_size"), size("num_attention_heads", high=_MOST_HEADS)
+    kv_heads = size("num_key_value_heads", heads, high=_MOST_HEADS)
     if heads % kv_heads:
         raise UserError(f"{source}: {heads} attention heads do not divide into {kv_heads} KV heads")
+    head_dim = size("head_dim", family.head_dim or hidden // heads, high=_MOST_HEADS)
+    if head_dim % 2:
+        raise UserError(f"{source}: head_dim is {head_dim}; rotary embedding needs an even one")
     return ModelConfig(
         architecture=architecture,
         vocab_size=size("vocab_size"),
         hidden_size=hidden,
         intermediate_size=size("intermediate_size"),
-        num_layers=size("num_hidden_layers"),
+        num_layers=size("num_hidden_layers", high=_MOST_LAYERS),
         num_heads=heads,
         num_kv_heads=kv_heads,
-        head_dim=size("head_dim", family.head_dim or hidden // heads),
-        rms_norm_eps=float(raw.get("rms_norm_eps", 1e-6)),
-        rope=_rope(raw, source),
+        head_dim=head_dim,
+        rms_norm_eps=fields.number("rms_norm_eps", 1e-20, 1, 1e-6),
+        rope=_rope(fields),
         qkv_bias=attention_bias if family.qkv_bias is None else family.qkv_bias,
         output_bias=attention_bias if family.output_bias is None else family.output_bias,
         mlp_bias=bool(raw.get("mlp_bias", False)) if family.mlp_bias is None else family.mlp_bias,
         qk_norm=family.qk_norm,
         tied_embeddings=bool(raw.get("tie_word_embeddings", False)),
-        max_position=size("max_position_embeddings", 2048),
-        sliding_window=_sliding_window(raw, family),
+        max_position=size("max_position_embeddings", 2048, high=_MOST_TOKENS),
+        sliding_window=_sliding_window(fields, family),
     )
 
 
@@ -166,48 +211,60 @@ def _architecture(raw: dict[str, Any], source: Path) -> str:
         by_type = {family.model_type: name for name, family in FAMILIES.items()}
         named = [by_type.get(str(raw.get("model_type")), str(raw.get("model_type")))]
     name = named[0] if isinstance(named, list) and named else named
-    if name not in FAMILIES:
+    if not isinstance(name, str) or name not in FAMILIES:
         raise UserError(
-            f"{source}: architecture {name} is not supported; supported are {', '.join(FAMILIES)}"
+            f"{source}: architecture {shown(name)} is not supported; supported are "
+            f"{', '.join(FAMILIES)}"
         )
     return name
 
 
-def _rope(raw: dict[str, Any], source: Path) -> RopeConfig:
+def _rope(fields: _Fields) -> RopeConfig:
     """Both spellings: ``rope_parameters`` (transformers 5), ``rope_theta`` + ``rope_scaling``."""
+    raw, source = fields.values, fields.source
     settings = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
     if not isinstance(settings, dict):
-        raise UserError(f"{source}: the rope settings are {settings!r}, not an object")
+        raise UserError(f"{source}: the rope settings are {shown(settings)}, not an object")
+    if any(isinstance(value, dict) for value in settings.values()):
+        raise UserError(f"{source}: rope settings that differ between layers are not supported")
     kind = settings.get("rope_type") or settings.get("type") or "default"
     if kind not in ROPE_TYPES:
         raise UserError(
-            f"{source}: rope type {kind!r} is not supported; supported are {', '.join(ROPE_TYPES)}"
+            f"{source}: rope type {shown(kind)} is not supported; supported are "
+            f"{', '.join(ROPE_TYPES)}"
         )
     partial = settings.get("partial_rotary_factor", raw.get("partial_rotary_factor"))
     if partial not in (None, 1, 1.0):
-        raise UserError(f"{source}: partial_rotary_factor {partial} is not supported (1.0 is)")
+        raise UserError(f"{source}: partial_rotary_factor {shown(partial)} is not supported (1 is)")
     missing = [key for key in _ROPE_KEYS[kind] if key not in settings]
     if missing:
         raise UserError(f"{source}: rope type {kind!r} lacks {', '.join(missing)}")
-    factors = {key: float(settings[key]) for key in _ROPE_KEYS[kind]}
+    given = _Fields({"rope_theta": raw.get("rope_theta"), **settings}, source)
+    factors = {key: given.number(key, 1e-3, 1e6) for key in _ROPE_KEYS[kind]}
     if kind == "llama3":
-        original = settings.get("original_max_position_embeddings")
-        fallback = raw.get("max_position_embeddings", 2048)
-        factors["original_max_position_embeddings"] = float(original or fallback)
-    theta = settings.get("rope_theta", raw.get("rope_theta"))
-    return RopeConfig(theta=10000.0 if theta is None else float(theta), kind=kind, factors=factors)
+        if factors["low_freq_factor"] >= factors["high_freq_factor"]:
+            raise UserError(f"{source}: low_freq_factor must be smaller than high_freq_factor")
+        key = "original_max_position_embeddings"
+        fallback = fields.size("max_position_embeddings", 2048, high=_MOST_TOKENS)
+        factors[key] = float(given.size(key, fallback, high=_MOST_TOKENS))
+    unset = given.values["rope_theta"] is None
+    theta = 10000.0 if unset else given.number("rope_theta", 1, 1e15)
+    return RopeConfig(theta=theta, kind=kind, factors=factors)
 
 
-def _sliding_window(raw: dict[str, Any], family: Family) -> int | None:
+def _sliding_window(fields: _Fields, family: Family) -> int | None:
     """The window in tokens where some layer slides, else None."""
-    window = raw.get("sliding_window", family.default_window)
+    raw = fields.values
     if family.always_slides:
-        return window
+        if raw.get("sliding_window", family.default_window) is None:
+            return None
+        return fields.size("sliding_window", family.default_window, high=_MOST_TOKENS)
     kinds = raw.get("layer_types")
+    if kinds is not None and not isinstance(kinds, list):
+        raise UserError(f"{fields.source}: layer_types is {shown(kinds)}, not a list")
     if kinds is None:
-        slides = raw.get("use_sliding_window", False)
-        first = raw.get("max_window_layers", 28)
-        slides = slides and first < raw.get("num_hidden_layers", 0)
+        first = fields.size("max_window_layers", 28, low=0, high=_MOST_LAYERS)
+        slides = raw.get("use_sliding_window", False) and first < raw["num_hidden_layers"]
     else:
         slides = "sliding_attention" in kinds
-    return (window or 4096) if slides else None
+    return fields.size("sliding_window", 4096, high=_MOST_TOKENS) if slides else None

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from ..errors import UserError
 from .build_dir import Progress
-from .files import check_directory
+from .files import check_complete
 
 WANTED = ("*.json", "*.safetensors", "*.txt", "*.jinja", "tokenizer.model", "spiece.model")
 UNWANTED = ("*/*", "adapter_*", "consolidated*.safetensors")
@@ -34,7 +34,7 @@ def recorded_snapshot(record: Path) -> Path | None:
     """The complete snapshot that ``record`` names, if it is still there."""
     try:
         path = Path(json.loads(record.read_text(encoding="utf-8"))["path"])
-        return check_directory(path)
+        return check_complete(path)
     except (OSError, ValueError, KeyError, TypeError, UserError):
         return None
 
@@ -53,7 +53,7 @@ def fetch(name: str, record: Path, progress: Progress) -> Path:
     progress(f"asking the Hub for {name}", None)
     try:
         _within(_REACH_SECONDS, lambda: huggingface_hub.model_info(name, timeout=_REACH_SECONDS))
-        path = Path(_snapshot(name, progress))
+        path = _whole_snapshot(name, progress)
     except errors.GatedRepoError as error:
         raise UserError(
             f"{name} is gated: accept its terms on huggingface.co, then set HF_TOKEN"
@@ -64,6 +64,8 @@ def fetch(name: str, record: Path, progress: Progress) -> Path:
         ) from error
     except errors.HFValidationError as error:
         raise UserError(f"{name!r} is not a Hub id; write org/name") from error
+    except UserError:
+        raise
     except Exception as error:  # offline mode, DNS, TLS, proxies, HTTP 5xx: many types, one meaning
         if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
             raise
@@ -71,7 +73,6 @@ def fetch(name: str, record: Path, progress: Progress) -> Path:
         if path is None:
             raise HubUnreachable(_one_line(error)) from error
         return path
-    check_directory(path)
     record.parent.mkdir(parents=True, exist_ok=True)
     draft = record.with_name(f".{record.name}.{os.getpid()}")
     draft.write_text(json.dumps({"name": name, "path": str(path)}), encoding="utf-8")
@@ -79,12 +80,22 @@ def fetch(name: str, record: Path, progress: Progress) -> Path:
     return path
 
 
-def _snapshot(name: str, progress: Progress) -> str:
-    """Download what is missing, reporting bytes by watching the cache grow."""
+def _whole_snapshot(name: str, progress: Progress) -> Path:
+    """The snapshot of ``name``; files that are there but damaged are downloaded again."""
+    path = Path(_snapshot(name, progress))
+    try:
+        return check_complete(path)
+    except UserError:
+        return check_complete(Path(_snapshot(name, progress, force=True)))
+
+
+def _snapshot(name: str, progress: Progress, *, force: bool = False) -> str:
+    """Download what is missing (or, by ``force``, all), reporting bytes as the cache grows."""
     import huggingface_hub
     from huggingface_hub import constants
 
-    wanted = {"allow_patterns": list(WANTED), "ignore_patterns": list(UNWANTED)}
+    wanted: dict[str, Any] = {"allow_patterns": list(WANTED), "ignore_patterns": list(UNWANTED)}
+    wanted["force_download"] = force
     plan = huggingface_hub.snapshot_download(name, dry_run=True, **wanted)
     total = sum(file.file_size or 0 for file in plan if file.will_download)
     blobs = Path(constants.HF_HUB_CACHE) / f"models--{name.replace('/', '--')}" / "blobs"
@@ -110,7 +121,7 @@ def _cached(name: str) -> Path | None:
 
     try:
         found = huggingface_hub.snapshot_download(name, local_files_only=True)
-        return check_directory(Path(found))
+        return check_complete(Path(found))
     except (OSError, ValueError, UserError):
         return None
 

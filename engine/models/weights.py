@@ -5,26 +5,29 @@ Owns checking names and shapes, and streaming. The module is built on the
 checkpoint tensor is copied into its slice. Pickle weights are never read.
 """
 
-import json
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from torch.nn import Parameter
 
 from ..errors import UserError
+from .config import ModelConfig
 from .decoder import Decoder, WeightSlot
-from .files import weight_files
+from .files import weight_files, weight_header
+from .places import remedy
 
 # Pages of a memory-mapped file count as resident until it is unmapped, so a file is opened anew
 # after this many bytes: the copy in progress is all that exists twice.
 _REMAP_BYTES = 64 << 20
+_LAYER = re.compile(r"model\.layers\.([0-9]{1,9})\.")
 
 
 @dataclass(slots=True)
-class _Stored:
+class Stored:
     """A tensor in a shard file, by its header alone."""
 
     file: Path
@@ -34,18 +37,20 @@ class _Stored:
 
 def load_weights(
     model: Decoder,
+    stored: dict[str, Stored],
     directory: Path,
     *,
     dtype: torch.dtype,
     device: torch.device,
     progress: Callable[[float], None] = lambda fraction: None,
 ) -> None:
-    """Allocate the parameters of ``model`` (built on ``meta``) and fill them from ``directory``.
+    """Allocate the parameters of ``model`` (built on ``meta``) and fill them.
+
+    ``stored`` is what ``survey`` of ``directory`` found.
 
     ``progress`` gets the fraction of bytes read. Raises UserError naming file and tensor for
     missing, unexpected or misshapen tensors and for damaged files; ``model`` is then unusable.
     """
-    stored = _survey(weight_files(directory))
     slots = model.weight_slots()
     _check_names(model, stored, slots, directory)
     model.to(dtype=dtype).to_empty(device=device)
@@ -53,48 +58,56 @@ def load_weights(
     total = sum(stored[name].nbytes for name in slots) or 1
     done = 0
     for group in _groups(stored, slots):
-        file = stored[group[0]].file
-        try:
-            with safe_open(file, framework="pt") as reader:
-                for name in group:
-                    slot = slots[name]
-                    target = parameters[slot.parameter][slot.start : slot.start + slot.rows]
-                    target.copy_(reader.get_tensor(name))
-                    done += stored[name].nbytes
-                    progress(done / total)
-        except (SafetensorError, OSError, RuntimeError) as error:
-            raise UserError(
-                f"{file}: cannot read tensor {group[0]} or one after it ({_first_line(error)}); "
-                "fetch the model again"
-            ) from error
+        for name in _filled(stored[group[0]].file, group, slots, parameters):
+            done += stored[name].nbytes
+            progress(done / total)  # out here, where what it raises is not taken for a bad file
 
 
-def _survey(files: list[Path]) -> dict[str, _Stored]:
-    """Every tensor of every file, from the headers only."""
-    stored: dict[str, _Stored] = {}
-    for file in files:
-        for name, entry in _header(file).items():
+def survey(directory: Path) -> dict[str, Stored]:
+    """Every tensor of every weight file in ``directory`` by name, from the headers only."""
+    stored: dict[str, Stored] = {}
+    for file in weight_files(directory):
+        for name, entry in weight_header(file).items():
             if name != "__metadata__":
                 begin, end = entry["data_offsets"]
-                stored[name] = _Stored(file, tuple(entry["shape"]), end - begin)
+                stored[name] = Stored(file, tuple(entry["shape"]), end - begin)
     return stored
 
 
-def _header(file: Path) -> dict[str, Any]:
-    """The JSON header, after safetensors itself has checked it against the file's length."""
-    try:
-        with safe_open(file, framework="pt"):
-            pass
-        with file.open("rb") as stream:
-            return json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
-    except (SafetensorError, OSError, ValueError) as error:
+def check_layers(stored: dict[str, Stored], config: ModelConfig, directory: Path) -> None:
+    """Raise UserError unless ``stored`` has as many layers as ``config`` says.
+
+    Before anything is built: a million layers take minutes even on ``meta``.
+    """
+    indices = [int(match[1]) for match in map(_LAYER.match, stored) if match]
+    found = max(indices, default=-1) + 1
+    if found != config.num_layers:
         raise UserError(
-            f"{file} is damaged or cut short ({_first_line(error)}); fetch the model again"
+            f"{directory}: the weights have {found} layers, but config.json says "
+            f"num_hidden_layers {config.num_layers}; {remedy(directory / 'config.json')}"
+        )
+
+
+def _filled(
+    file: Path, names: list[str], slots: dict[str, WeightSlot], parameters: dict[str, Parameter]
+) -> Iterator[str]:
+    """Copy tensors ``names`` of ``file`` into their slots, giving each name once it is done."""
+    try:
+        with safe_open(file, framework="pt") as reader:
+            for name in names:
+                slot = slots[name]
+                target = parameters[slot.parameter][slot.start : slot.start + slot.rows]
+                target.copy_(reader.get_tensor(name))
+                yield name
+    except (SafetensorError, OSError, RuntimeError) as error:
+        raise UserError(
+            f"{file}: cannot read tensor {names[0]} or one after it ({_first_line(error)}); "
+            f"{remedy(file)}"
         ) from error
 
 
 def _check_names(
-    model: Decoder, stored: dict[str, _Stored], slots: dict[str, WeightSlot], directory: Path
+    model: Decoder, stored: dict[str, Stored], slots: dict[str, WeightSlot], directory: Path
 ) -> None:
     missing = [name for name in slots if name not in stored]
     if missing:
@@ -118,7 +131,7 @@ def _check_names(
             )
 
 
-def _groups(stored: dict[str, _Stored], slots: dict[str, WeightSlot]) -> list[list[str]]:
+def _groups(stored: dict[str, Stored], slots: dict[str, WeightSlot]) -> list[list[str]]:
     """Tensor names in file order, cut where the file changes or enough bytes have been mapped."""
     groups: list[list[str]] = []
     size = 0

@@ -1,0 +1,84 @@
+"""Whatever config.json says, it is read, or refused in one line that names the field."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from minisgl_tui.engine.errors import UserError
+from minisgl_tui.engine.loader import load_decoder
+from minisgl_tui.engine.models.config import parse_config, read_config
+
+from .harness import CPU, make_checkpoint
+
+PLAIN: dict[str, Any] = {
+    "architectures": ["LlamaForCausalLM"],
+    "vocab_size": 199,
+    "hidden_size": 48,
+    "intermediate_size": 80,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+}
+MISTRAL: dict[str, Any] = {"architectures": ["MistralForCausalLM"]}
+QWEN: dict[str, Any] = {"architectures": ["Qwen2ForCausalLM"], "use_sliding_window": True}
+
+
+def llama3(**changes: Any) -> dict[str, Any]:
+    settings = {"rope_type": "llama3", "factor": 8, "low_freq_factor": 1, "high_freq_factor": 4}
+    return {"rope_parameters": settings | changes}
+
+
+def test_the_plain_config_is_read():
+    assert parse_config(PLAIN, Path("config.json")).head_dim == 8
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        *[({"rms_norm_eps": bad}, "rms_norm_eps") for bad in (None, "x", [1], -1, 0, math.nan)],
+        *[({"rope_theta": bad}, "rope_theta") for bad in ("x", 0, -1, math.inf, [1])],
+        ({"rope_parameters": {"rope_type": "linear", "factor": "x"}}, "factor"),
+        ({"rope_parameters": {"rope_type": "linear", "factor": 0}}, "factor"),
+        ({"rope_parameters": {"full_attention": {"rope_type": "default"}}}, "between layers"),
+        (llama3(low_freq_factor=0), "low_freq_factor"),
+        (llama3(low_freq_factor=4), "low_freq_factor"),
+        (llama3(original_max_position_embeddings="x"), "original_max_position_embeddings"),
+        *[({"architectures": bad}, "architecture") for bad in ([], {}, [["a"]], ["a\nb"], [None])],
+        *[({"quantization_config": bad}, "quantized") for bad in ("x", 5, None, {})],
+        *[(MISTRAL | {"sliding_window": bad}, "sliding_window") for bad in ("x", 0, 1.5, True)],
+        (QWEN | {"sliding_window": "x", "max_window_layers": 0}, "sliding_window"),
+        (QWEN | {"max_window_layers": "x"}, "max_window_layers"),
+        (QWEN | {"layer_types": 5}, "layer_types"),
+        ({"vocab_size": 10**19}, "vocab_size"),
+        ({"hidden_size": 10**30}, "hidden_size"),
+        ({"head_dim": 10**10}, "head_dim"),
+        ({"head_dim": 7}, "head_dim"),
+        ({"num_hidden_layers": 10**400}, "num_hidden_layers"),
+        ({"max_position_embeddings": 10**12}, "max_position_embeddings"),
+    ],
+)
+def test_what_a_field_cannot_be_is_refused_by_its_name(changes: dict[str, Any], named: str):
+    with pytest.raises(UserError, match=named) as error:
+        parse_config(PLAIN | changes, Path("config.json"))
+    assert "\n" not in str(error.value) and len(str(error.value)) < 250
+
+
+def test_a_config_nested_too_deep_is_refused(tmp_path: Path):
+    (tmp_path / "config.json").write_text("[" * 100_000)
+    with pytest.raises(UserError, match="not readable JSON"):
+        read_config(tmp_path)
+
+
+def test_layers_that_the_weights_do_not_have_are_noticed_before_any_is_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    make_checkpoint("llama", tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"num_hidden_layers": 90_000}))
+    monkeypatch.setattr("minisgl_tui.engine.loader.Decoder", None)
+    with pytest.raises(UserError, match=r"weights have 3 layers.*num_hidden_layers 90000"):
+        load_decoder(tmp_path, dtype=torch.float32, device=CPU)
