@@ -4,14 +4,17 @@ Owns putting the parts together from plain settings. Scheduling is ``Engine``'s,
 driven directly: ``llm.engine.submit(...)`` and ``llm.engine.step()``.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from threading import Lock
 
 import msgspec
 
 from .config import EngineConfig
 from .engine import Engine
 from .errors import RequestRefused, UserError
+from .inputs import Prompt, as_conversations, as_params, as_prompts
 from .loader import describe, load_decoder
 from .model_store import Progress, no_progress, resolve
 from .models.config import read_config
@@ -24,8 +27,6 @@ from .runner.kv_cache import KVCache, blocks_in, default_blocks, parse_memory
 from .runner.model_runner import ModelRunner
 from .sampling import SamplingParams
 from .tokenizer import Message, Tokenizer, eos_token_ids
-
-Prompt = str | list[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,19 +53,22 @@ class LLM:
     ``model`` is an alias, a local directory, a ``.gguf`` file or a Hub id. ``num_blocks`` or
     ``kv_memory`` ("2GiB") sizes the KV pool, not both. ``max_model_len`` in tokens defaults to the
     model's context. ``skip_tokenizer`` serves a checkpoint without one: ids in, ids
-    out. ``progress`` is told about downloads, conversion and loading. Raises UserError for whatever
-    cannot be used.
+    out. ``progress`` is told about downloads, conversion and loading; what it raises comes out
+    unchanged. Raises UserError for whatever cannot be used.
+
+    Threads may share one: their calls queue up and run one after the other. To have prompts
+    batched together, give them in one call.
     """
 
     def __init__(
         self,
-        model: str,
+        model: str | os.PathLike[str],
         *,
         dtype: str = "auto",
         device: str = "auto",
         block_size: int = 16,
         num_blocks: int | None = None,
-        kv_memory: str | None = None,
+        kv_memory: str | int | None = None,
         max_batch_tokens: int = 512,
         max_running_requests: int = 256,
         max_model_len: int | None = None,
@@ -78,6 +82,9 @@ class LLM:
         progress: Progress | None = None,
     ) -> None:
         progress = progress or no_progress
+        if not isinstance(model, str | os.PathLike):
+            raise UserError(f"the model is {model!r}; give its name or path as text")
+        model = os.fsdecode(model)
         # Everything that can be refused is looked at before anything slow begins.
         if num_blocks is not None and kv_memory is not None:
             raise UserError("--num-blocks and --kv-memory both size the KV pool; give one of them")
@@ -133,6 +140,7 @@ class LLM:
         self.model_info = describe(model, path, decoder)
         self.runner = ModelRunner(decoder, cache, backend, seed=seed)
         self.engine = Engine(config, self.runner)
+        self._lock = Lock()
 
     def generate(
         self,
@@ -141,13 +149,13 @@ class LLM:
     ) -> list[Completion]:
         """Answer one prompt or several together; results in the order of the prompts.
 
-        ``params`` is one for all, or as many as there are prompts. Raises RequestRefused, and runs
-        nothing, when a prompt can never fit.
+        ``params`` is one for all, or as many as there are prompts. Raises UserError for what is no
+        prompt, and RequestRefused, and runs nothing, when a prompt can never fit.
         """
-        every = _as_list(prompts)
-        settings = _params_for(params, len(every))
-        ids = [self._encode(prompt) for prompt in every]
-        return self._run(ids, settings)
+        every = as_prompts(prompts)
+        settings = as_params(params, len(every))
+        with self._lock:
+            return self._run([self._encode(prompt) for prompt in every], settings)
 
     def chat(
         self,
@@ -155,18 +163,16 @@ class LLM:
         params: SamplingParams | Sequence[SamplingParams] | None = None,
     ) -> list[Completion]:
         """Answer one conversation or several, through the model's chat template."""
-        several: list[Sequence[Message]] = []
-        if messages and isinstance(messages[0], dict):
-            several.append(messages)  # pyright: ignore[reportArgumentType]
-        else:
-            several.extend(messages)  # pyright: ignore[reportArgumentType]
+        several = as_conversations(messages)
+        settings = as_params(params, len(several))
         tokenizer = self._need_tokenizer()
-        ids = [tokenizer.apply_chat(conversation) for conversation in several]
-        return self._run(ids, _params_for(params, len(ids)))
+        with self._lock:
+            return self._run([tokenizer.apply_chat(one) for one in several], settings)
 
     def reset_prefix_cache(self) -> int:
         """Forget every cached prefix that no running request holds; returns the blocks freed."""
-        return self.engine.reset_prefix_cache()
+        with self._lock:
+            return self.engine.reset_prefix_cache()
 
     def _run(self, prompts: list[list[int]], params: list[SamplingParams]) -> list[Completion]:
         requests: list[Request] = []
@@ -200,34 +206,10 @@ class LLM:
             message=request.message,
         )
 
-    def _encode(self, prompt: Prompt) -> list[int]:
-        if isinstance(prompt, str):
-            return self._need_tokenizer().encode(prompt)
-        return [int(token) for token in prompt]
+    def _encode(self, prompt: str | list[int]) -> list[int]:
+        return self._need_tokenizer().encode(prompt) if isinstance(prompt, str) else prompt
 
     def _need_tokenizer(self) -> Tokenizer:
         if self.tokenizer is None:
             raise UserError("this LLM was made with skip_tokenizer=True; give it token ids")
         return self.tokenizer
-
-
-def _as_list(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
-    if isinstance(prompts, str):
-        return [prompts]
-    if prompts and isinstance(prompts[0], int):
-        return [list(prompts)]  # pyright: ignore[reportArgumentType, reportReturnType]
-    return list(prompts)  # pyright: ignore[reportArgumentType, reportReturnType]
-
-
-def _params_for(
-    params: SamplingParams | Sequence[SamplingParams] | None, count: int
-) -> list[SamplingParams]:
-    if params is None:
-        params = SamplingParams()
-    if isinstance(params, SamplingParams):
-        return [params] * count
-    if len(params) != count:
-        raise UserError(
-            f"{len(params)} sampling parameters for {count} prompts; give one or {count}"
-        )
-    return list(params)

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from .errors import UserError
+from .errors import RequestRefused, UserError
 from .models.files import read_json
 
 Message = dict[str, str]
@@ -64,7 +64,11 @@ class Tokenizer:
         self._bytes: dict[int, bytes] = {}
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of ``text``, with the special tokens the model expects in front."""
+        """Token ids of ``text``, with the special tokens the model expects in front.
+
+        Raises RequestRefused for half a surrogate pair, which Python allows and UTF-8 does not.
+        """
+        _check_text(text)
         return self._hf.encode(text)
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -97,6 +101,8 @@ class Tokenizer:
             )
         from jinja2 import TemplateError
 
+        for message in messages:
+            _check_text(message.get("content"))
         try:
             return self._hf.apply_chat_template(
                 list(messages), add_generation_prompt=True, tokenize=True, return_dict=False
@@ -217,6 +223,16 @@ class WindowDetokenizer(Detokenizer):
         self._window = self._window[-_TAIL_TOKENS:]
         self._settled = len(self._window)
         return text[len(before) :]
+
+
+def _check_text(text: Any) -> None:
+    try:
+        text.encode() if isinstance(text, str) else None
+    except UnicodeEncodeError as error:
+        raise RequestRefused(
+            f"the text has U+{ord(text[error.start]):04X} at index {error.start}, half of a "
+            "surrogate pair and no character; remove it"
+        ) from None
 
 
 _BYTE_PIECE = re.compile("<0x[0-9A-Fa-f]{2}>")
