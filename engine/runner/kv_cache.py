@@ -21,6 +21,7 @@ _CPU_SHARE, _CPU_LIMIT = 0.25, 4 << 30  # of the machine's memory; bytes
 _CPU_CONTEXTS = 8  # more full-length requests than this rarely run on a CPU
 _CUDA_SHARE = 0.8  # of what is free once the weights are there; the rest is for activations
 _OTHER_LIMIT = 1 << 30
+_UNTHINKABLE = 10**24  # bytes; no machine comes near, and everything below can be computed with
 
 
 class KVCache:
@@ -50,8 +51,8 @@ class KVCache:
             empty = [
                 torch.empty(shape, dtype=dtype, device=device) for _ in range(2 * config.num_layers)
             ]
-        except RuntimeError as error:
-            need = num_blocks * bytes_per_block(config, block_size, dtype)
+        except (RuntimeError, TypeError) as error:  # TypeError: sizes beyond 64 bits
+            need = min(num_blocks * bytes_per_block(config, block_size, dtype), _UNTHINKABLE)
             raise UserError(
                 f"the KV cache needs {need / 1e9:.1f} GB on {device} for {num_blocks} blocks of "
                 f"{block_size} tokens, and that could not be allocated; use a smaller --kv-memory"
@@ -70,16 +71,22 @@ def bytes_per_block(config: ModelConfig, block_size: int, dtype: torch.dtype) ->
     return per_token * block_size
 
 
-def parse_memory(text: str) -> int:
+def parse_memory(text: str | int) -> int:
     """Bytes in ``"512MB"``, ``"2GiB"``, ``"1.5G"`` or ``"1000000"``; UserError for others."""
-    match = _SIZE.fullmatch(text.strip())
+    text = str(text).strip()
+    match = _SIZE.fullmatch(text)
     if match is None:
         raise UserError(
             f"--kv-memory is {text!r}; give a size such as 512MB, 2GiB or 1.5GB (B, KB, MB, GB, TB)"
         )
     number, unit, binary = match.groups()
     scale = (_BINARY_UNITS if binary else _UNITS)[(unit or "").upper()]
-    return int(float(number) * scale)
+    size = float(number) * scale
+    if size > _UNTHINKABLE:
+        raise UserError(
+            f"--kv-memory is {text[:24]}…, over {_UNTHINKABLE:.0e} bytes; give a size such as 2GiB"
+        )
+    return int(size)
 
 
 def blocks_in(memory: int, config: ModelConfig, block_size: int, dtype: torch.dtype) -> int:

@@ -99,7 +99,8 @@ def _keep_top(weights: Tensor, params: Sequence[SamplingParams]) -> Tensor:
     """Apply top-k and top-p: zero the weights of the tokens they remove."""
     vocab = weights.shape[-1]
     ranked, order = weights.sort(dim=-1, descending=True, stable=True)
-    limit = torch.tensor([row.top_k or vocab for row in params], device=weights.device)[:, None]
+    limits = [min(row.top_k or vocab, vocab) for row in params]
+    limit = torch.tensor(limits, device=weights.device)[:, None]
     ranked = ranked.masked_fill(torch.arange(vocab, device=weights.device) >= limit, 0)
     mass = _wide(ranked).cumsum(dim=-1)
     share = mass.new_tensor([row.top_p for row in params])[:, None]

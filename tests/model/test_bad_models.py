@@ -224,9 +224,10 @@ def test_names_on_the_command_line_list_their_choices():
         ("64 KiB", 65536),
         ("1000", 1000),
         ("7B", 7),
+        (4096, 4096),
     ],
 )
-def test_memory_sizes_are_understood(text: str, size: int):
+def test_memory_sizes_are_understood(text: str | int, size: int):
     assert parse_memory(text) == size
 
 

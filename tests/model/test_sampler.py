@@ -2,6 +2,7 @@
 
 import math
 
+import msgspec
 import pytest
 import torch
 from hypothesis import given
@@ -55,6 +56,13 @@ def test_temperature_divides_the_logits(temperature: float):
 def test_top_k_draws_only_the_k_likeliest(k: int):
     kept = LOGITS.ge(LOGITS.topk(min(k, VOCAB)).values[-1])
     assert_follows(draw(SamplingParams(top_k=k)), LOGITS.softmax(-1) * kept)
+
+
+def test_a_top_k_beyond_64_bits_keeps_every_token():
+    huge = SamplingParams()
+    msgspec.structs.force_setattr(huge, "top_k", 2**63)  # more than may be asked for
+    plain = SamplingParams()
+    assert torch.equal(distribution(LOGITS[None], [huge]), distribution(LOGITS[None], [plain]))
 
 
 @pytest.mark.parametrize("p", [0.01, 0.5, 0.9])
