@@ -16,7 +16,7 @@ test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest
 
 $(VENV)/bin/python:
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "minisgl-tui needs Python 3.11 or newer; set PYTHON=python3.x")'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "minisgl-tui needs Python 3.11 or newer; set PYTHON=python3.x")'
 	$(PYTHON) -m venv $(VENV)
 
 # Where the type checker finds `minisgl_tui.*`: it does not follow setuptools' package-dir.
@@ -25,11 +25,13 @@ $(VENV)/typing: | $(VENV)/bin/python
 	for package in engine tui demos; do ln -sfn ../../../$$package $@/minisgl_tui/$$package; done
 
 $(VENV)/installed: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --editable .
+	@echo "installing into $(VENV) (PyTorch is large: a minute or more)"
+	@$(BIN)/python -m pip install --quiet --editable .
 	@touch $@
 
 $(VENV)/installed-dev: pyproject.toml | $(VENV)/bin/python $(VENV)/typing
-	$(BIN)/python -m pip install --editable '.[dev]'
+	@echo "installing into $(VENV) (PyTorch is large: a minute or more)"
+	@$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $@ $(VENV)/installed
 
 clean:

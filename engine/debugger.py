@@ -41,6 +41,7 @@ class Arrival(NamedTuple):
     at_step: int
     prompt: list[int]
     params: SamplingParams
+    priority: int = 0
 
 
 class Debugger:
@@ -148,14 +149,18 @@ class Debugger:
 
         self._commands.put(carry_out)
 
-    def submit(self, prompt: list[int], params: SamplingParams, at_step: int = 0) -> None:
+    def submit(
+        self, prompt: list[int], params: SamplingParams, at_step: int = 0, priority: int = 0
+    ) -> None:
         """Queue a prompt, once ``at_step`` steps were taken (or nothing else is left to do).
 
         A refusal is in the events, a malformed prompt goes to ``on_error``.
         """
 
         def carry_out() -> None:
-            insort(self._arrivals, Arrival(at_step, prompt, params), key=lambda a: a.at_step)
+            insort(
+                self._arrivals, Arrival(at_step, prompt, params, priority), key=lambda a: a.at_step
+            )
             self._let_arrive(self.engine.step_count)
 
         self._commands.put(carry_out)
@@ -282,7 +287,7 @@ class Debugger:
         """Submit the arrivals due by ``step``."""
         while self._arrivals and self._arrivals[0].at_step <= step:
             arrival = self._arrivals.pop(0)
-            self._try(lambda a=arrival: self.engine.submit(a.prompt, a.params))
+            self._try(lambda a=arrival: self.engine.submit(a.prompt, a.params, priority=a.priority))
 
     def _play(self, rate: float | None) -> None:
         self.mode, self.rate = Mode.PLAYING, rate

@@ -11,8 +11,11 @@ A workload is TOML or JSON:
     [[requests]]
     user = "What is a radix tree?"            # or prompt = "raw text", or tokens = [1, 2, 3]
     max_tokens = 48
-    at_step = 0                               # arrives before this many steps were taken
-    repeat = 1                                # "{i}" in the text becomes 1, 2, …
+    at_step = 0                               # arrives when this many steps were taken
+    repeat = 1                                # "{i}" in the texts becomes 1, 2, …
+    priority = 0                              # the lower, the sooner, for policies that look at it
+
+The fields of `WorkloadRequest` and `EngineSettings` are all there is.
 
 What a text becomes in token ids is the tokenizer's business (`tokenizer.py`).
 """
@@ -38,6 +41,7 @@ class WorkloadRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     system: str | None = None
     at_step: int = 0
     repeat: int = 1
+    priority: int = 0
     max_tokens: int = 64
     temperature: float = 0.0
     top_k: int = 0

@@ -152,7 +152,9 @@ def _add_engine_flags(parser: argparse.ArgumentParser) -> None:
     )
     flags.add_argument("--max-model-len", type=int, metavar="N", help="longest prompt + output")
     _add_policy_flags(flags)
-    flags.add_argument("--attention", metavar="NAME", help="attention backend (default: auto)")
+    flags.add_argument(
+        "--attention", metavar="NAME", help="auto, reference or sdpa (default: auto)"
+    )
     flags.add_argument("--seed", type=int, metavar="N", help="of sampling (default: 0)")
 
 

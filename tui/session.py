@@ -4,6 +4,7 @@ The only part of the screens that knows there is a model; it imports torch when 
 """
 
 import gc
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +57,9 @@ def model_session(model: str, workload: Workload, settings: dict[str, Any]) -> O
 
     def open_session(progress: ReportProgress) -> Session:
         progress("starting PyTorch", None)
+        # Its threads would spin while they wait for each other. Beside a screen that wants a core,
+        # or any other work, a step then takes many times as long; asleep they cost a little.
+        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
         from ..engine.llm import LLM
 
         llm = LLM(model, progress=progress, **settings)
@@ -83,5 +87,5 @@ def _encode_all(workload: Workload, codec: ModelCodec, engine: Engine) -> list[A
             engine.check(prompt)
         except RequestRefused as error:
             raise UserError(f"request {number}: {error}") from error
-        arrivals.append(Arrival(request.at_step, prompt, request.params()))
+        arrivals.append(Arrival(request.at_step, prompt, request.params(), request.priority))
     return arrivals

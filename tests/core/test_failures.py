@@ -5,6 +5,7 @@ import signal
 import sys
 from collections.abc import Callable
 from types import FrameType
+from typing import Any
 from unittest.mock import patch
 
 import pytest
@@ -235,7 +236,7 @@ def test_ctrl_c_between_two_changes_waits_for_the_end_of_the_step(line: int) -> 
         bench.submit([i + 1] * 9, max_tokens=6)
     lines = 0
 
-    def trace(frame: FrameType, event: str, arg: object) -> object:
+    def trace(frame: FrameType, event: str, arg: object) -> Any:
         nonlocal lines
         if "/engine/" in frame.f_code.co_filename and event == "line":
             lines += 1

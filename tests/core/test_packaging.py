@@ -1,6 +1,8 @@
 """What is installed is what is in the tree, and the command line answers at once."""
 
+import json
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -80,3 +82,25 @@ def test_an_unreadable_terminal_type_or_none_is_no_traceback() -> None:
     )
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
+
+
+def test_every_file_that_the_readme_links_to_is_there() -> None:
+    links = re.findall(r"\]\(([^)#]+)\)", (ROOT / "README.md").read_text())
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_the_policy_that_the_readme_shows_runs_and_is_measured(tmp_path: Path) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    (policy,) = [block for block in blocks if "def order" in block]
+    (tmp_path / "my_policy.py").write_text(policy)
+    done = subprocess.run(
+        [sys.executable, "-m", "minisgl_tui.tui.cli", "bench", "--core", "--json"]
+        + ["--schedule-policy", "my_policy:CheapestFirst"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    effect = json.loads(done.stdout)
+    assert effect["chosen"]["hit_rate"] > effect["defaults"]["hit_rate"]

@@ -123,7 +123,8 @@ class LocalSource:
         sink.put(Ready(engine.config, session.info, session.codec))
         engine.log.listen(sink.put)
         for arrival in session.arrivals:
-            debugger.submit(arrival.prompt, arrival.params, arrival.at_step)
+            at_step, prompt, params, priority = arrival
+            debugger.submit(prompt, params, at_step, priority)
         self._session, self._debugger = session, debugger
         if self._closed:
             return
