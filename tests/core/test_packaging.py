@@ -23,9 +23,11 @@ def test_every_package_is_listed_for_installation() -> None:
     assert set(listed) == there
 
 
-def run(*words: str) -> subprocess.CompletedProcess[str]:
+def run(*words: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "minisgl_tui.tui.cli", *words]
-    return subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    return subprocess.run(
+        command, capture_output=True, text=True, stdin=subprocess.DEVNULL, cwd=cwd
+    )
 
 
 def test_help_loads_nothing_slow() -> None:
@@ -94,13 +96,8 @@ def test_the_policy_that_the_readme_shows_runs_and_is_measured(tmp_path: Path) -
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     (policy,) = [block for block in blocks if "def order" in block]
     (tmp_path / "my_policy.py").write_text(policy)
-    done = subprocess.run(
-        [sys.executable, "-m", "minisgl_tui.tui.cli", "bench", "--core", "--json"]
-        + ["--schedule-policy", "my_policy:CheapestFirst"],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-    )
+    policy_flag = ("--schedule-policy", "my_policy:CheapestFirst")
+    done = run("bench", "--core", "--json", *policy_flag, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     effect = json.loads(done.stdout)
     assert effect["chosen"]["hit_rate"] > effect["defaults"]["hit_rate"]
