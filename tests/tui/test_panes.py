@@ -72,6 +72,15 @@ def test_the_batch_shows_decodes_with_the_token_they_gave() -> None:
     assert "“ tree”" in text
 
 
+@pytest.mark.parametrize("width", [45, 60, 76])
+def test_the_row_of_a_request_that_ended_says_so(width: int) -> None:
+    session, store = opened(ROOMY, tokens=1)
+    session.engine.step()
+    session.engine.step()
+    rows = [line.split()[:3] for line in shown(BatchView(), store, width).splitlines()]
+    assert ["#0", "✓", "prefill"] in rows
+
+
 def test_a_step_that_defers_for_blocks_says_what_was_compared() -> None:
     session, store = opened(EngineConfig(block_size=4, num_blocks=14, max_batch_tokens=64))
     step_until(session, store, ev.Deferred)

@@ -103,6 +103,8 @@ class BatchView(View):
         request = self._store.state.requests.get(row.req)
         phase, style = ("decode", "decode") if row.decode else ("prefill", "prefill")
         glyph = "●" if row.decode else "◐"
+        if request is not None and not request.live:
+            glyph, style = glyph_of(request)
         last = row.start + row.count - 1
         cells = [
             (f"#{row.req}", "strong"),
@@ -127,9 +129,9 @@ class BatchView(View):
             line.append((token, "strong"))
             room -= cell_len(token)
         if not request.live:
-            glyph, style = glyph_of(request)
-            ended = f"  {glyph} {request.finish_reason}"
-            line.append((ended if len(ended) <= room else f"  {glyph}"[: max(0, room)], style))
+            ended = f"  {request.finish_reason}"
+            if len(ended) <= room:
+                line.append((ended, glyph_of(request)[1]))
         return line
 
     def _waiting_row(self, request: RequestState) -> Line:
