@@ -62,7 +62,10 @@ ACTIONS: tuple[Action, ...] = (
         "command_palette", "ctrl+p", "^p", "All actions", "find any of these by name", APP,
         "actions", 6,
     ),
-    Action("quit", "q,ctrl+q", "q", "Quit", "stop the engine and leave", APP, "quit", 1),
+    Action(
+        "quit", "q,ctrl+q,ctrl+c", "q", "Quit", "stop the engine and leave; ctrl+c does too", APP,
+        "quit", 1,
+    ),
 )  # fmt: skip
 
 GROUPS = (RUN, LOOK, MOVE, CHOOSE, APP)

@@ -15,6 +15,7 @@ from typing import Any
 from textual.app import App, SystemCommand
 from textual.dom import DOMNode
 from textual.message import Message
+from textual.notifications import SeverityLevel
 from textual.screen import Screen
 
 from ..engine.events import StepFailed, StepRecord
@@ -144,6 +145,19 @@ class DebuggerApp(App[None]):
         self.exit(return_code=1)
 
     # --- actions ---------------------------------------------------------------------------------
+
+    def notify(
+        self,
+        message: str,
+        *,
+        title: str = "",
+        severity: SeverityLevel = "information",
+        timeout: float | None = None,
+        markup: bool = False,
+    ) -> None:
+        """Show a toast, unless one that says the same is still there."""
+        if all((old.title, old.message) != (title, message) for old in self._notifications):
+            super().notify(message, title=title, severity=severity, timeout=timeout, markup=markup)
 
     async def action_quit(self) -> None:
         self.exit(return_code=self._code)

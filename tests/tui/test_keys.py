@@ -9,8 +9,10 @@ from minisgl_tui.tui.screens.help import HelpScreen, help_lines
 from minisgl_tui.tui.screens.prompt import PromptScreen
 from minisgl_tui.tui.selection import Target
 from minisgl_tui.tui.text import plain
+from textual import events
 from textual.binding import Binding
 from textual.command import CommandPalette
+from textual.widgets import Input
 
 from .pilot import NARROW, WIDE, running
 from .toy import ROOMY, make_source
@@ -76,6 +78,17 @@ async def test_an_empty_prompt_is_refused_and_escape_cancels(size: tuple[int, in
         await on.press("escape")
         assert not isinstance(on.app.screen, PromptScreen)
         assert len(on.store.state.waiting) == 4
+
+
+async def test_a_prompt_of_several_lines_can_be_pasted() -> None:
+    async with running() as on:
+        await on.press("i")
+        on.app.screen.post_message(events.Paste("one two\n\n  three\r\nfour\n"))
+        await on.pilot.pause()
+        assert on.app.screen.query_one(Input).value == "one two three four"
+        on.app.screen.post_message(events.Paste("\n"))
+        await on.press("ctrl+c")  # nothing is selected that it could copy
+        assert on.app.return_code == 0
 
 
 @both
@@ -205,7 +218,7 @@ async def test_the_palette_finds_and_runs_actions(size: tuple[int, int]) -> None
 
 
 @both
-@pytest.mark.parametrize("key", ["q", "ctrl+q"])
+@pytest.mark.parametrize("key", ["q", "ctrl+q", "ctrl+c"])
 async def test_q_quits(size: tuple[int, int], key: str) -> None:
     async with running(size) as on:
         await on.press(key)
@@ -218,7 +231,8 @@ async def test_q_quits(size: tuple[int, int], key: str) -> None:
 async def test_keys_that_cannot_work_say_why(size: tuple[int, int]) -> None:
     async with running(size, make_source(questions=())) as on:
         await on.press("s", "space", "left", "enter")
-        assert on.toasts()[:2] == ["there is nothing to run: press i to send a prompt"] * 2
+        assert on.toasts()[0] == "there is nothing to run: press i to send a prompt"
+        assert len(on.toasts()) == len(set(on.toasts())) == 3  # s and space have the same to say
         assert "left and right move in the block map; go there with 2" in on.toasts()
         assert "there is nothing to select on this line" in on.toasts()
         assert "step" not in on.lines()[-1]  # and the footer does not offer them

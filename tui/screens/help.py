@@ -81,6 +81,7 @@ class HelpScreen(ModalScreen[None]):
         Binding(
             "j", "down", "Down", tooltip="scroll down", id="help-down", key_display="j", show=False
         ),
+        Binding("ctrl+c", "app.quit", "Quit", tooltip="leave", id="help-quit", show=False),
         Binding("k", "up", "Up", tooltip="scroll up", id="help-up", show=False),
     ]
 

@@ -2,12 +2,22 @@
 
 from typing import ClassVar
 
-from textual import on
+from textual import events, on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.screen import ModalScreen
 from textual.widgets import Input, Static
+
+
+class PromptInput(Input):
+    """An input that takes all the lines of what is pasted, as one."""
+
+    def _on_paste(self, event: events.Paste) -> None:
+        event.prevent_default()  # Textual's own handler keeps the first line only
+        event.stop()
+        lines = (line.strip() for line in event.text.splitlines())
+        self.replace(" ".join(line for line in lines if line), *self.selection)
 
 
 class PromptScreen(ModalScreen[str | None]):
@@ -20,12 +30,13 @@ class PromptScreen(ModalScreen[str | None]):
             "Cancel",
             tooltip="close the box, send nothing",
             id="prompt-cancel",
-        )
+        ),
+        Binding("ctrl+c", "app.quit", "Quit", tooltip="leave", id="prompt-quit", show=False),
     ]
 
     def compose(self) -> ComposeResult:
         with Vertical(id="prompt-box"):
-            yield Input(placeholder="ask the model something", id="prompt-text")
+            yield PromptInput(placeholder="ask the model something", id="prompt-text")
             yield Static("enter sends it, esc cancels", id="prompt-note")
 
     def on_mount(self) -> None:
