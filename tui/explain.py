@@ -84,7 +84,11 @@ def admitted(e: ev.Admitted) -> str:
     numbers = f"free {e.free}"
     numbers += f" + evictable {e.evictable}" if e.evictable else ""
     numbers += f" − promised {e.promised}" if e.promised else ""
-    return f"#{e.req} {verb}: {hit}; needs {plural(e.need, 'more block')} ({numbers})."
+    share = "the rest" if e.cached_tokens else "all"
+    what = f"{share} of its prompt and the start of its answer"
+    if e.recompute:
+        what = f"{share} of its tokens so far and the next"
+    return f"#{e.req} {verb}: {hit}; needs {plural(e.need, 'block')} for {what} ({numbers})."
 
 
 def starved(e: ev.Starved) -> str:

@@ -91,7 +91,8 @@ def test_a_step_that_defers_for_blocks_says_what_was_compared() -> None:
     )
     batch = shown(BatchView(), store)
     assert f"needs {deferred.need} blocks, {numbers}" in batch
-    assert "unused: #" in batch
+    waits = f"unused: nobody more could be admitted, #{deferred.req} waits for "
+    assert waits + f"{deferred.need} blocks" in batch
     assert f"({numbers})" in shown(WhyView(), store, width=160)
 
 

@@ -165,6 +165,10 @@ def test_sentences_carry_the_numbers_that_were_compared() -> None:
         "#11 has to wait: it needs 5 blocks and can have 1 (free 3 + evictable 0 − promised 2); "
         "2 more behind it."
     )
+    note = explain(ev.Admitted(1, 0, [], 0, 5, 96, 0, 0))
+    assert note is not None
+    words = "needs 5 blocks for all of its prompt and the start of its answer (free 96)."
+    assert note.sentence == f"#1 admitted: nothing of it is cached; {words}"
     assert {type(e) for e in EVENTS} == set(NOTES)
 
 

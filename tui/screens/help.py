@@ -9,7 +9,9 @@ from textual.containers import VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
+from ...engine import events as ev
 from ..actions import ACTIONS, GROUPS
+from ..explain import NOTES
 from ..palette import STATUS_GLYPHS, style_table
 from ..text import Line, pad
 
@@ -30,11 +32,27 @@ _WORDS = (
     ("prefill", "computing the KV of a prompt, in chunks if it is longer than the budget left"),
     ("decode", "one new token for a request whose prompt is done"),
     ("block", "a fixed number of tokens' KV: what memory is handed out in"),
+    ("chunk i/n", "piece i of the n in which the prompt is computed, as far as can be told"),
     ("prefix hit", "the start of a prompt was in the tree, so its KV need not be computed"),
+    ("hit, cached", "of a request: how many of its tokens that was; at the top: their share"),
+    ("used, cached", "at the top: blocks that requests hold; blocks that could be evicted"),
+    ("node N", "a run of tokens in the tree; N is in the tree's first column of numbers"),
+    ("hits", "how many admitted requests have found a node in the tree"),
     ("refs", "how many running requests hold a node; it cannot be evicted while any does"),
     ("evict", "give a cached block that nobody holds to somebody who needs one"),
+    ("promised", "blocks that are free but spoken for: running requests will need them"),
     ("preempt", "take a running request's blocks back; it is recomputed later"),
-    ("age", "steps since a node was last used; the oldest goes first"),
+    ("pre", "how often a request was preempted"),
+    ("age", "steps since a node was last matched, grown or let go by a request"),
+)
+_DECISIONS: tuple[tuple[type[ev.AnyEvent], str], ...] = (
+    (ev.Submitted, "a request arrived"),
+    (ev.Admitted, "it was admitted: it runs from this step on"),
+    (ev.Deferred, "it has to wait, or got nothing in this step"),
+    (ev.Preempted, "its blocks were taken back"),
+    (ev.Evicted, "cached blocks were evicted"),
+    (ev.Finished, "it finished or was aborted"),
+    (ev.StepFailed, "it was refused or ended with an error, or the step failed"),
 )
 _STATUS = {
     "stop": "finished: gave a stop token",
@@ -59,11 +77,15 @@ def help_lines() -> list[Line]:
     lines += [[], [("Requests", "accent")]]
     for status, (glyph, style) in STATUS_GLYPHS.items():
         lines.append([(f"  {glyph}      ", style), (_STATUS.get(status, str(status)), "text")])
+    lines += [[], [("Why", "accent")]]
+    for kind, text in _DECISIONS:
+        glyph, style, _ = NOTES[kind]
+        lines.append([(f"  {glyph}      ", style), (text, "text")])
     lines += [[], [("Marks", "accent")]]
     lines.append([("  ▸      ", "accent"), ("the cursor", "text")])
     lines.append([("  ◆ ◇    ", "accent"), ("selected; linked to what is selected", "text")])
     lines += [[], [("Words", "accent")]]
-    lines += [[(f"  {pad(word, 11)} ", "strong"), (text, "text")] for word, text in _WORDS]
+    lines += [[(f"  {pad(word, 12)} ", "strong"), (text, "text")] for word, text in _WORDS]
     return lines
 
 

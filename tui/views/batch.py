@@ -81,7 +81,11 @@ class BatchView(View):
         deferred = self._deferred
         if deferred is None or not unused:
             return []
-        text = f"{unused} unused: #{deferred.req} {why_deferred(deferred)}"
+        why = why_deferred(deferred)
+        if deferred.why == "no_blocks":
+            blocks = plural(deferred.need, "block")
+            why = f"nobody more could be admitted, #{deferred.req} waits for {blocks}"
+        text = f"{unused} unused: {why}"
         return [[(clip(text, self._width), "warn")]]
 
     # --- the rows --------------------------------------------------------------------------------
