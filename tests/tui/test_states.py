@@ -198,6 +198,20 @@ async def test_the_cursor_stays_on_its_request_while_the_list_moves() -> None:
         assert on.main.pane.target == Target("request", 2)
 
 
+async def test_the_cursor_on_the_first_line_follows_its_request_once_it_was_put_there() -> None:
+    async with running(NARROW, make_source(ROOMY, tokens=6)) as on:
+        await on.until(lambda: len(on.store.state.waiting) == 4)
+        await on.step()
+        await on.press("4", "down", "up")
+        assert on.main.pane.target == Target("request", 0)
+        await on.step(6)
+        assert on.store.state.finished[0] == 0
+        assert on.main.pane.target == Target("request", 0)
+        await on.press("g")
+        first = on.main.pane.target
+        assert first != Target("request", 0)
+
+
 async def test_the_colours_can_be_changed() -> None:
     async with running(NARROW) as on:
         for theme in ("minisgl-light", "nord", "ansi-dark"):

@@ -281,7 +281,7 @@ class MainScreen(Screen[None]):
             self.pane.move(1, 0)
 
     def action_top(self) -> None:
-        self.pane.go(0)
+        self.pane.to_top()
         self._moved()
 
     def action_bottom(self) -> None:

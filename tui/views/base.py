@@ -25,6 +25,7 @@ class View:
 
     name = ""
     about = ""
+    newest_first = False  # new lines come in at the top, and a cursor that is there stays there
     gutter = 2  # cells the pane keeps free for cursor and selection marks
 
     def __init__(self) -> None:

@@ -11,6 +11,7 @@ class WhyView(View):
 
     name = "Why"
     about = "the scheduler's decisions in words, newest step first"
+    newest_first = True
 
     def __init__(self) -> None:
         super().__init__()

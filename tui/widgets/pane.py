@@ -113,6 +113,7 @@ class Pane(LineWidget, can_focus=True):
         self._body = 1
         self._first = 0  # the first item that is no heading
         self._reveal = False
+        self._meant = False  # the user has moved the cursor to where it is, not just to the top
         self.can_focus = bool(number)
         if number:
             self.border_title = f"{number} {view.name}"
@@ -179,9 +180,12 @@ class Pane(LineWidget, can_focus=True):
 
     def _keep_cursor(self) -> None:
         """Stay on the same thing when the lines move under the cursor; but at the very top, stay
-        at the top."""
+        at the top, unless the user has put the cursor on what is there."""
         view = self.view
         at_top = self.top == 0 and self.cursor == self._first
+        meant = self._meant or (self._key is not None and self._key == self.store.selected)
+        if meant and not view.newest_first:
+            at_top = False
         self._first = self._off_heading(0, 1)
         if at_top:
             self.cursor = self._first
@@ -189,16 +193,25 @@ class Pane(LineWidget, can_focus=True):
             moved = view.target(self.cursor) != self._key
             if moved and self._key in view.keys:
                 item = view.keys.index(self._key)
-                self.top += item - self.cursor
+                if self.top:
+                    self.top += item - self.cursor
+                else:
+                    self.top = max(0, item // view.per_line - self._body + 1)
                 self.cursor = item
         self.cursor = self._off_heading(max(0, min(self.cursor, view.items - 1)), 1)
         self._key = self.target
 
     def move(self, dx: int, dy: int) -> None:
         """Move the cursor by cells and lines."""
+        self._meant = True
         self.go(self.cursor + dx + dy * self.view.per_line, stay_in_column=bool(dy))
 
+    def to_top(self) -> None:
+        self._meant = False
+        self.go(0)
+
     def half_page(self, direction: int) -> None:
+        self._meant = True
         step = max(1, self._body // 2) * self.view.per_line
         self.go(self.cursor + direction * step, stay_in_column=True)
 
@@ -262,6 +275,7 @@ class Pane(LineWidget, can_focus=True):
             return
         item = self.view.item_at(body_line, at.x)
         if 0 <= item < self.view.items:
+            self._meant = True
             self.go(item)
             if self.target is not None:
                 self.post_message(self.Chosen(self, self.target))
