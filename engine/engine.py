@@ -266,8 +266,7 @@ class Engine:
             keep = [i for i, row in enumerate(rows) if row.request.id not in self._aborted]
             rows, tokens = [rows[i] for i in keep], [tokens[i] for i in keep]
             logprobs = [logprobs[i] for i in keep] if logprobs else ()
-            for request_id in sorted(self._aborted):
-                self.scheduler.finish(self.requests[request_id], FinishReason.ABORT)
+            self._end_aborted()
         ended = self._append(rows, tokens)
         for row, logprob in zip(rows, logprobs, strict=False):
             if logprob is not None:
@@ -276,6 +275,11 @@ class Engine:
             self.log.add(Sampled([row.request.id for row in rows], list(tokens), list(logprobs)))
         for request, reason in ended:
             self.scheduler.finish(request, reason)
+
+    def _end_aborted(self) -> None:
+        for request_id in sorted(self._aborted):
+            if not self.requests[request_id].finished:
+                self.scheduler.finish(self.requests[request_id], FinishReason.ABORT)
 
     def _append(
         self, rows: Sequence[Row], tokens: Sequence[int]
@@ -301,6 +305,7 @@ class Engine:
         text = f"{type(error).__name__}: {error}"
         for request in self.scheduler.blame():
             self.scheduler.finish(request, FinishReason.ERROR, f"the step failed: {text}")
+        self._end_aborted()
         self.cache.withdraw_step()
         if self.log.on:
             self.log.add(StepFailed(text))

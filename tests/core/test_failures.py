@@ -157,6 +157,21 @@ def test_an_abort_from_within_the_step_ends_the_request_with_it_and_drops_its_to
     assert not victim.block_table
 
 
+def test_an_abort_within_a_step_that_fails_is_not_forgotten() -> None:
+    bench = Bench(max_running_requests=1)
+    running, waiting = bench.submit([1] * 5), bench.submit([2] * 5)
+
+    def abort_and_fail(plan: object) -> None:
+        assert bench.engine.abort(waiting.id)
+        raise Injected
+
+    with patch.object(bench.runner, "execute", abort_and_fail):
+        bench.step()
+    assert running.finish_reason is FinishReason.ERROR
+    assert waiting.finish_reason is FinishReason.ABORT
+    assert not bench.engine.has_work()
+
+
 def test_an_abort_within_a_step_of_what_has_timed_out_in_it_is_no_abort() -> None:
     bench = Bench()
     late = bench.engine.submit([1, 2], SamplingParams(max_tokens=50), timeout=1.0)
