@@ -190,6 +190,13 @@ def test_requests_unfold_to_the_whole_prompt_and_answer() -> None:
     assert "│ A radix tree keeps the prefixes that requests have in common." in text
 
 
+def test_requests_without_an_answer_show_their_question_not_what_all_begin_with() -> None:
+    _, store = opened(ROOMY)
+    text = shown(RequestsView(), store, 100)
+    assert "“What is a radix tree?”" in text and "“What is preemption?”" in text
+    assert "You are a careful guide" not in text
+
+
 def test_finished_requests_say_how_they_ended() -> None:
     session, store = opened(ROOMY)
     session.engine.abort(3)
@@ -249,10 +256,34 @@ def test_the_hint_follows_the_situation() -> None:
     store.idle = False
     assert "press s to take the first step" in plain(hint_line(store, 80))
     session.engine.step()
-    assert plain(hint_line(store, 80)).strip() == step_summary(store)
+    assert plain(hint_line(store, 80)).strip() == step_summary(store, 78)
     assert step_summary(store).startswith("step 1: 0 decode + 20 prefill tokens in 7.0 ms (forward")
     store.select(Target("request", 0))
     assert "◆ #0 holds 5 blocks" in plain(hint_line(store, 80))
+
+
+def test_parts_of_a_step_keep_their_order_and_go_one_by_one_where_there_is_no_room() -> None:
+    session, store = opened(ROOMY)
+    session.engine.step()
+    store.idle = False
+    store.state.timings = {"sample": 0.002, "prepare": 0.001, "forward": 0.005, "schedule": 0.02}
+    lead = "step 1: 0 decode + 20 prefill tokens in 7.0 ms"
+    for width, parts in [
+        (120, "(forward 5.0 · schedule 20.0 · prepare 1.0 · sample 2.0)"),
+        (80, "(forward 5.0 · schedule 20.0)"),
+        (64, "(forward 5.0)"),
+    ]:
+        assert plain(hint_line(store, width)).strip() == f"{lead} {parts}"
+
+
+def test_the_bar_of_the_pool_keeps_its_length() -> None:
+    session, store = opened(ROOMY)
+    lengths: set[int] = set()
+    while session.engine.has_work():
+        line = plain(status_lines(store, 80)[1])
+        lengths.add(sum(line.count(glyph) for glyph in "█▒░"))
+        session.engine.step()
+    assert len(lengths) == 1 and min(lengths) >= 8
 
 
 def test_the_hint_tells_those_that_did_not_finish_from_those_that_did() -> None:

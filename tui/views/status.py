@@ -4,9 +4,12 @@ from collections import Counter
 
 from ...engine.debugger import Mode
 from ..store import Store
-from ..text import Line, bar, clip, plain
+from ..text import Line, bar, cell_len, clip, plain
 
 RATES: tuple[float | None, ...] = (0.5, 1, 2, 4, 8, 16, None)
+
+PARTS = ("forward", "schedule", "prepare", "sample", "commit")  # of a step, as they are listed
+SHORTEST = 8  # cells of the pool's bar, if it costs only the total
 
 
 def rate_text(rate: float | None) -> str:
@@ -56,7 +59,7 @@ def _pool_line(store: Store, used: int, width: int) -> Line:
         (f"{cached:,}", "evictable"),
         (" cached  ", "dim"),
         (f"{state.free:,}", "text"),
-        (f" free of {total:,}", "dim"),
+        (" free", "dim"),
     ]
     right: Line = [
         ("run ", "dim"),
@@ -67,7 +70,13 @@ def _pool_line(store: Store, used: int, width: int) -> Line:
         ("–" if hit is None else f"{hit:.0f}%", "text"),
         (" ", "dim"),
     ]
-    room = width - len(plain(numbers)) - len(plain(right)) - len(" kv  ") - 3
+    # Room for the widest numbers, so that the bar keeps its length while they change.
+    of = f" of {total:,}"
+    widest = 3 * len(f"{total:,}") + len("  used   cached   free")
+    room = width - widest - len("run 999  wait 999  hit 100% ") - len(" kv  ") - 3
+    if room - len(of) >= SHORTEST:
+        numbers.append((of, "dim"))
+        room -= len(of)
     parts = ((used, "█", "held"), (cached, "▒", "evictable"), (state.free, "░", "faint"))
     left: Line = [(" kv ", "dim"), *bar(parts, max(0, min(60, room))), *numbers]
     return spread(left, right, width)
@@ -75,11 +84,11 @@ def _pool_line(store: Store, used: int, width: int) -> Line:
 
 def hint_line(store: Store, width: int) -> Line:
     """The selection; else what to do when nothing goes on; else the step just taken."""
-    text, style = _hint(store)
+    text, style = _hint(store, width - 2)
     return [(" " + clip(text, width - 2), style)]
 
 
-def _hint(store: Store) -> tuple[str, str]:
+def _hint(store: Store, width: int) -> tuple[str, str]:
     state = store.state
     if store.selected is not None:
         return f"◆ {store.links.words} · esc clears", "accent"
@@ -91,7 +100,7 @@ def _hint(store: Store) -> tuple[str, str]:
         return "no requests yet: press i to send a prompt", "accent"
     if state.step == 0 and store.mode is Mode.PAUSED:
         return "press s to take the first step, space to run, ? for help", "accent"
-    return step_summary(store), "dim"
+    return step_summary(store, width), "dim"
 
 
 def _outcomes(store: Store) -> str:
@@ -108,8 +117,8 @@ def _outcomes(store: Store) -> str:
     return ", ".join(parts)
 
 
-def step_summary(store: Store) -> str:
-    """What the last step did and how long its parts took."""
+def step_summary(store: Store, width: int = 999) -> str:
+    """What the last step did and how long its parts took, as many of them as fit."""
     state = store.state
     if not state.step:
         return ""
@@ -118,6 +127,8 @@ def step_summary(store: Store) -> str:
     text = f"step {state.step}: {decodes} decode + {prefill} prefill tokens"
     if not state.timings:
         return text
-    longest_first = sorted(state.timings.items(), key=lambda part: -part[1])
-    parts = " · ".join(f"{k} {1e3 * v:.1f}" for k, v in longest_first if v >= 5e-5)
-    return f"{text} in {1e3 * state.step_seconds:.1f} ms" + (f" ({parts})" if parts else "")
+    text += f" in {1e3 * state.step_seconds:.1f} ms"
+    parts = [f"{k} {1e3 * state.timings[k]:.1f}" for k in PARTS if k in state.timings]
+    while parts and cell_len(text) + cell_len(" · ".join(parts)) + 3 > width:
+        parts.pop()
+    return text + (f" ({' · '.join(parts)})" if parts else "")
