@@ -4,11 +4,14 @@ The codec is the model's tokenizer; here is what a screen needs on top: answers 
 being decoded from the start again, and heads of long runs that are decoded once.
 """
 
+from functools import cached_property
+
 from ..engine.state import EngineState, NodeState, RequestState
 from .sources.base import Codec
 from .text import visible
 
 _HEAD = 96  # tokens of a node that are looked at
+_ASKED = "what is asked"  # any text, to see what the chat template puts around it
 _BROKEN = "\ufffd"
 
 
@@ -53,6 +56,22 @@ class Texts:
             text = self.codec.decode(request.tokens[: request.prompt_len])
             self._prompts[request.id] = text
         return text
+
+    def question(self, request: RequestState) -> str:
+        """What is the prompt's own: what follows the last lead-in of the chat template."""
+        lead, tail = self._template
+        text = self.prompt(request).removesuffix(tail)
+        return text.rpartition(lead)[2] if lead else text
+
+    @cached_property
+    def _template(self) -> tuple[str, str]:
+        """The line that comes before a user's text, and all that comes after it."""
+        chat = self.codec.decode(self.codec.encode_chat(_ASKED))
+        lead, found, tail = chat.rpartition(_ASKED)
+        if not found:
+            return "", ""
+        at = lead.rstrip("\n").rfind("\n")
+        return lead[at + 1 :], tail
 
     def head(self, node: NodeState) -> str:
         """The beginning of a node's run, on one line."""

@@ -109,6 +109,23 @@ def test_answers_that_grow_by_several_tokens_come_out_the_same(chunk: int) -> No
     assert texts.answer(request) == answer.decode()
 
 
+class _Chat(ByteCodec):
+    """Bytes between the marks of a chat template."""
+
+    def encode_chat(self, text: str, system: str | None = None) -> list[int]:
+        return list(f"<s>system\n{system or 'Hi.'}</s>\n<s>user\n{text}</s>\n<s>bot\n".encode())
+
+
+@pytest.mark.parametrize("codec", [_Chat(), ByteCodec()])
+def test_the_question_is_the_prompt_without_its_template(codec: ByteCodec) -> None:
+    texts = Texts(codec)
+    ids = codec.encode_chat("one\ntwo", "Be brief.")
+    assert texts.question(RequestState(0, ids, len(ids), SamplingParams(), 0, 0.0)) == "one\ntwo"
+    raw = list(b"no template at all")
+    request = RequestState(1, raw, len(raw), SamplingParams(), 0, 0.0)
+    assert texts.question(request) == "no template at all"
+
+
 def test_links_go_both_ways_between_requests_nodes_and_blocks() -> None:
     runner = SimulatedRunner(32, 2, random_tokens(0, 5))
     engine = Engine(EngineConfig(block_size=2, num_blocks=32), runner, runner.clock)

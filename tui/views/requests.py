@@ -66,7 +66,7 @@ class RequestsView(View):
         return [*self._table.row(cells), self._gist(request)]
 
     def _gist(self, request: RequestState) -> tuple[str, str]:
-        """The end of the answer; before there is one, the beginning of the prompt."""
+        """The end of the answer; before there is one, the end of the question."""
         room = self._width - self._table.width
         if request.message:
             return clip(visible(request.message), room), "bad"
@@ -76,7 +76,8 @@ class RequestsView(View):
             whole = len(answer) <= len(tail)
             shown = clip_left(tail, room) if whole else clip_left("…" + tail, room)
             return shown, "text" if request.live else "dim"
-        return clip("“" + visible(self._store.texts.prompt(request)), room), "dim"
+        question = visible(self._store.texts.question(request).strip()[-4 * max(1, room) :])
+        return clip_left("“" + question + "”", room), "dim"
 
     def _unfold(self, request: RequestState) -> list[Line]:
         """Prompt and answer in full, wrapped, behind a rule."""
