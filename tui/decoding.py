@@ -38,7 +38,7 @@ class Texts:
         self.codec = codec
         self._answers: dict[int, _Growing] = {}
         self._prompts: dict[int, str] = {}
-        self._heads: dict[tuple[int, int, int], str] = {}
+        self._heads: dict[tuple[int, ...], str] = {}
         self._tokens: dict[int, str] = {}
 
     def answer(self, request: RequestState) -> str:
@@ -73,15 +73,15 @@ class Texts:
         at = lead.rstrip("\n").rfind("\n")
         return lead[at + 1 :], tail
 
-    def head(self, node: NodeState) -> str:
-        """The beginning of a node's run, on one line."""
-        key = (node.id, node.start, min(len(node.tokens), _HEAD))
+    def head(self, node: NodeState, skip: int = 0) -> str:
+        """The beginning of a node's run after ``skip`` tokens, on one line."""
+        key = (node.id, node.start, min(len(node.tokens), _HEAD), skip)
         text = self._heads.get(key)
         if text is None:
             if len(self._heads) > 20_000:
                 self._heads.clear()
-            text = visible(self.codec.decode(node.tokens[:_HEAD]).strip(_BROKEN))
-            self._heads[key] = text
+            text = visible(self.codec.decode(node.tokens[skip:_HEAD]).strip(_BROKEN))
+            self._heads[key] = text = f"…{text}" if skip else text
         return text
 
     def run(self, tokens: list[int]) -> str:

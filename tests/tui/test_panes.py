@@ -18,7 +18,7 @@ from minisgl_tui.tui.views.status import hint_line, status_lines, step_summary
 from minisgl_tui.tui.views.tree import TreeView
 from minisgl_tui.tui.views.why import WhyView
 
-from .toy import CONFIG, INFO, QUESTIONS, ROOMY, Session, make_session
+from .toy import CONFIG, INFO, QUESTIONS, ROOMY, Session, WordCodec, make_session
 
 VIEWS: list[Callable[[], View]] = [BatchView, BlocksView, TreeView, RequestsView, WhyView]
 
@@ -157,9 +157,9 @@ def test_the_tree_shows_shared_runs_above_their_branches() -> None:
     assert lines[0].split() == ["prefix", "node", "tokens", "blocks", "refs", "hits", "age"]
     assert lines[1].startswith("4 You are a careful guide")
     assert lines[1].split()[-6:] == [str(store.order[0]), "16", "4", "4", "3", "1"]
-    assert lines[2].startswith("├╴2 . What is a")
+    assert lines[2].startswith("├╴2 … What is a")
     assert lines[3].startswith("│ ├╴■  radix tree?")
-    assert lines[-1].startswith("└╴■ . What is preemption")
+    assert lines[-1].startswith("└╴■ … What is preemption")
 
 
 def test_a_deep_tree_keeps_room_for_text() -> None:
@@ -321,3 +321,21 @@ def test_requests_long_gone_leave_no_trace_behind() -> None:
     store.select(Target("request", gone))
     assert shown(RequestsView(), store)
     assert "no longer kept" in store.links.words
+
+
+def test_siblings_in_the_tree_begin_where_they_differ() -> None:
+    """Prompts that part in the middle of a block have its first tokens in common."""
+    session = make_session(ROOMY)
+    codec = session.codec
+    assert isinstance(codec, WordCodec)
+    store = Store(ROOMY, INFO, codec)
+    session.engine.log.listen(store.apply)
+    for word in ("red", "blue"):
+        prompt = codec.encode(f"one two three four five six {word} and so it goes on and on")
+        session.engine.submit(prompt, SamplingParams(max_tokens=2))
+    session.engine.step()
+    labels = [line for line in shown(TreeView(), store).splitlines() if "╴" in line]
+    assert [("… red and" in line, "… blue and" in line) for line in labels] == [
+        (True, False),
+        (False, True),
+    ]

@@ -50,6 +50,7 @@ class TreeView(View):
         code = code_for(node.refs)
         quiet = code == EVICTABLE
         style = "dim" if quiet else "text"
+        same = _tokens_like_a_neighbour(state, node)
         guides = _guides(state, node, self._text // 2)
         room = self._text - len(guides) - 3
         age = state.step - node.last_used
@@ -64,9 +65,25 @@ class TreeView(View):
         return [
             (guides, "faint"),
             (GLYPHS[code] + " ", STYLES[code]),
-            (pad(store.texts.head(node), room) + " ", "dim" if quiet else STYLES[code]),
+            (pad(store.texts.head(node, same), room) + " ", "dim" if quiet else STYLES[code]),
             *self._table.row(cells),
         ]
+
+
+def _tokens_like_a_neighbour(state: EngineState, node: NodeState) -> int:
+    """How many tokens ``node`` begins with that the sibling above or below it begins with too.
+
+    Siblings differ in their first block, but perhaps only at its end: what tells them apart is what
+    comes after these.
+    """
+    siblings = state.nodes[node.parent].children
+    at = siblings.index(node.id)
+    most = 0
+    for other in (*siblings[max(0, at - 1) : at], *siblings[at + 1 : at + 2]):
+        pairs = zip(node.tokens, state.nodes[other].tokens, strict=False)
+        same = next((i for i, (a, b) in enumerate(pairs) if a != b), 0)
+        most = max(most, same)
+    return most
 
 
 def _guides(state: EngineState, node: NodeState, limit: int) -> str:
