@@ -25,6 +25,7 @@ class PrefixCache:
 
     def __init__(self, config: EngineConfig, policy: EvictionPolicy, log: EventLog) -> None:
         self.block_size = config.block_size
+        self._blocks_for = config.blocks_for
         self.pool = BlockPool(config.num_blocks)
         self.tree = RadixTree(config.block_size, policy)
         self.log = log
@@ -72,7 +73,7 @@ class PrefixCache:
 
     def grow(self, request: Request, tokens: int) -> None:
         """Allocate blocks until the table holds ``tokens`` tokens, evicting the shortfall."""
-        count = -(-tokens // self.block_size) - len(request.block_table)
+        count = self._blocks_for(tokens) - len(request.block_table)
         if count <= 0:
             return
         shortfall = count - self.pool.num_free

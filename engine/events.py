@@ -54,7 +54,8 @@ class Deferred(Event, frozen=True):
 
     ``why`` is ``no_blocks`` (need > free + evictable - promised, in blocks), ``no_budget`` (the
     step's tokens are spent), ``max_running`` or ``preempting`` (this step took blocks back, so it
-    hands none out). ``promised`` blocks are spoken for by prefills that are under way.
+    hands none out). ``promised`` blocks are spoken for by prefills that are under way, or kept by
+    the admission policy for what running requests may still generate.
     """
 
     req: int

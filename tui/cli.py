@@ -114,9 +114,7 @@ def _add_run_flags(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help=f"a built-in workload: {', '.join(demos.names())} (default: {demos.DEFAULT})",
     )
-    what.add_argument(
-        "--system", metavar="TEXT", help="system prompt for --prompt and typed prompts"
-    )
+    what.add_argument("--system", metavar="TEXT", help="system prompt, in place of the workload's")
     what.add_argument(
         "--max-tokens",
         type=int,
@@ -213,6 +211,14 @@ def _check_settings(settings: dict[str, Any]) -> None:
 
 
 def _workload(args: argparse.Namespace) -> Workload:
+    """What to run, with ``--system`` in place of the workload's own."""
+    workload = _chosen_workload(args)
+    if args.system is not None:
+        workload.system = args.system
+    return workload
+
+
+def _chosen_workload(args: argparse.Namespace) -> Workload:
     if args.workload:
         return load_workload(args.workload)
     if args.prompt:
@@ -220,7 +226,7 @@ def _workload(args: argparse.Namespace) -> Workload:
             WorkloadRequest(user=text, max_tokens=args.max_tokens, temperature=args.temperature)
             for text in args.prompt
         ]
-        return Workload(system=args.system, requests=requests)
+        return Workload(requests=requests)
     return demos.load(args.demo or demos.DEFAULT)
 
 

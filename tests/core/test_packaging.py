@@ -9,6 +9,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from minisgl_tui.tui import cli
 
 ROOT = Path(__file__).parents[2]
 
@@ -101,3 +102,10 @@ def test_the_policy_that_the_readme_shows_runs_and_is_measured(tmp_path: Path) -
     assert done.returncode == 0, done.stderr
     effect = json.loads(done.stdout)
     assert effect["chosen"]["hit_rate"] > effect["defaults"]["hit_rate"]
+
+
+@pytest.mark.parametrize("words", [[], ["--prompt", "hello"], ["--demo", "tight-pool"]])
+def test_a_system_prompt_on_the_command_line_wins_everywhere(words: list[str]) -> None:
+    parser, _ = cli._parser()
+    args = parser.parse_args(["run", "--system", "Be brief.", *words])
+    assert {request.system for request in cli._workload(args).expanded()} == {"Be brief."}

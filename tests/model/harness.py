@@ -16,7 +16,7 @@ from minisgl_tui.engine.sampling import SamplingParams
 CPU = torch.device("cpu")
 GREEDY = SamplingParams(temperature=0, max_tokens=8)
 
-_SMALL: dict[str, Any] = {
+SMALL: dict[str, Any] = {
     "vocab_size": 199,
     "hidden_size": 48,
     "intermediate_size": 80,
@@ -63,7 +63,7 @@ def make_checkpoint(name: str, directory: Path, **changes: Any) -> Any:
     import transformers
 
     class_name, settings = TINY[name]
-    config = getattr(transformers, class_name)(**{**_SMALL, **settings, **changes})
+    config = getattr(transformers, class_name)(**{**SMALL, **settings, **changes})
     torch.manual_seed(sum(name.encode()))
     model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     with torch.no_grad():

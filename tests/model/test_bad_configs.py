@@ -11,18 +11,9 @@ from minisgl_tui.engine.errors import UserError
 from minisgl_tui.engine.loader import load_decoder
 from minisgl_tui.engine.models.config import parse_config, read_config
 
-from .harness import CPU, make_checkpoint
+from .harness import CPU, SMALL, make_checkpoint
 
-PLAIN: dict[str, Any] = {
-    "architectures": ["LlamaForCausalLM"],
-    "vocab_size": 199,
-    "hidden_size": 48,
-    "intermediate_size": 80,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 6,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 512,
-}
+PLAIN: dict[str, Any] = {"architectures": ["LlamaForCausalLM"], **SMALL}
 MISTRAL: dict[str, Any] = {"architectures": ["MistralForCausalLM"]}
 QWEN: dict[str, Any] = {"architectures": ["Qwen2ForCausalLM"], "use_sliding_window": True}
 
