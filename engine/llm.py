@@ -15,9 +15,8 @@ from .config import EngineConfig
 from .engine import Engine
 from .errors import RequestRefused, UserError
 from .inputs import Prompt, as_conversations, as_params, as_prompts
-from .loader import describe, load_decoder
+from .loader import describe, open_checkpoint
 from .model_store import Progress, no_progress, resolve
-from .models.config import read_config
 from .plan import TokenLogprobs
 from .policies import make_policies
 from .request import Request
@@ -52,7 +51,8 @@ class LLM:
 
     ``model`` is an alias, a local directory, a ``.gguf`` file or a Hub id. ``num_blocks`` or
     ``kv_memory`` ("2GiB") sizes the KV pool, not both. ``max_model_len`` in tokens defaults to the
-    model's context. ``skip_tokenizer`` serves a checkpoint without one: ids in, ids
+    model's context. ``model_impl`` is whose code computes it: ``native``, ``transformers`` or
+    ``auto``, native where that can. ``skip_tokenizer`` serves a checkpoint without one: ids in, ids
     out. ``progress`` is told about downloads, conversion and loading; what it raises comes out
     unchanged. Raises UserError for whatever cannot be used.
 
@@ -77,6 +77,7 @@ class LLM:
         preemption_policy: str = "newest",
         eviction_policy: str = "lru",
         attention: str = "auto",
+        model_impl: str = "auto",
         seed: int = 0,
         skip_tokenizer: bool = False,
         progress: Progress | None = None,
@@ -106,38 +107,42 @@ class LLM:
         )
         make_policies(settings)
         path = resolve(model, progress)
-        model_config = read_config(path)
-        if max_model_len is not None:
-            model_config.check_length(max_model_len)
+        checkpoint = open_checkpoint(path, model_impl)
+        if max_model_len is not None and max_model_len > checkpoint.max_context:
+            raise UserError(
+                f"--max-model-len is {max_model_len}, but the model was made for "
+                f"{checkpoint.max_context} tokens; use {checkpoint.max_context} or less"
+            )
         if memory is not None:
-            num_blocks = blocks_in(memory, model_config, block_size, torch_dtype)
+            num_blocks = blocks_in(memory, checkpoint.attention, block_size, torch_dtype)
 
         progress("loading the tokenizer", None)
         self.tokenizer: Tokenizer | None = None if skip_tokenizer else Tokenizer(path)
         eos = eos_token_ids(path) if self.tokenizer is None else self.tokenizer.eos_ids
-        decoder = load_decoder(
-            path,
+        decoder = checkpoint.load(
             dtype=torch_dtype,
             device=torch_device,
             progress=lambda fraction: progress("loading weights", fraction),
         )
         if num_blocks is None:
-            num_blocks = default_blocks(model_config, block_size, torch_dtype, torch_device)
+            num_blocks = default_blocks(
+                checkpoint.attention, checkpoint.max_context, block_size, torch_dtype, torch_device
+            )
         config = msgspec.structs.replace(
             settings,
             num_blocks=num_blocks,
-            max_model_len=max_model_len or model_config.max_context,
-            vocab_size=model_config.vocab_size,
+            max_model_len=max_model_len or checkpoint.max_context,
+            vocab_size=checkpoint.vocab_size,
             eos_token_ids=eos,
         )
         cache = KVCache(
-            model_config,
+            checkpoint.attention,
             num_blocks=num_blocks,
             block_size=block_size,
             dtype=torch_dtype,
             device=torch_device,
         )
-        self.model_info = describe(model, path, decoder)
+        self.model_info = describe(model, path, checkpoint, decoder)
         self.runner = ModelRunner(decoder, cache, backend, seed=seed)
         self.engine = Engine(config, self.runner)
         self._lock = Lock()

@@ -1,15 +1,13 @@
-"""From a model directory to a decoder with its weights, and the facts screens show about it."""
+"""From a model directory to something that can be run, and the facts screens show about it."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from .errors import UserError
-from .models.config import ModelConfig, read_config
-from .models.decoder import Decoder
-from .models.weights import check_layers, load_weights, survey
+from .models.base import CausalLM, Checkpoint
+from .models.native import NativeCheckpoint
+
+MODEL_IMPLS = ("auto", "native", "transformers")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,46 +23,32 @@ class ModelInfo:
     parameters: int
     weight_bytes: int
     max_context: int
-    config: ModelConfig
 
 
-def load_decoder(
-    directory: Path,
-    *,
-    dtype: torch.dtype,
-    device: torch.device,
-    progress: Callable[[float], None] = lambda fraction: None,
-) -> Decoder:
-    """Read config and weights in ``directory``; UserError for whatever cannot be used."""
-    config = read_config(directory)
-    stored = survey(directory)
-    check_layers(stored, config, directory)
-    with torch.device("meta"):
-        model = Decoder(config)
-    try:
-        load_weights(model, stored, directory, dtype=dtype, device=device, progress=progress)
-    except torch.OutOfMemoryError as error:
-        need = sum(p.numel() for p in model.parameters()) * dtype.itemsize
-        raise UserError(
-            f"{directory}: the weights need {need / 1e9:.1f} GB, more than {device} has free; "
-            "use a smaller model or --dtype bfloat16"
-        ) from error
-    return model.eval()
+def open_checkpoint(directory: Path, impl: str = "auto") -> Checkpoint:
+    """Read what ``directory`` holds, for the implementation ``impl``: ``native`` is our decoder,
+    ``transformers`` the model's own code there, ``auto`` native where it can.
+
+    Raises UserError for whatever cannot be run.
+    """
+    if impl not in MODEL_IMPLS:
+        raise UserError(f"--model-impl is {impl!r}; choose from {', '.join(MODEL_IMPLS)}")
+    if impl == "transformers":
+        raise UserError("--model-impl transformers is not there yet; use native")
+    return NativeCheckpoint(directory)
 
 
-def describe(name: str, directory: Path, model: Decoder) -> ModelInfo:
+def describe(name: str, directory: Path, checkpoint: Checkpoint, model: CausalLM) -> ModelInfo:
     """The facts about ``model``, which was asked for as ``name``."""
-    weight = model.embed_tokens
-    parameters = sum(parameter.numel() for parameter in model.parameters())
+    parameters = list(model.parameters())
     return ModelInfo(
         name=name,
         path=directory,
-        architecture=model.config.architecture,
-        dtype=str(weight.dtype).removeprefix("torch."),
-        device=str(weight.device),
-        layers=model.config.num_layers,
-        parameters=parameters,
-        weight_bytes=parameters * weight.dtype.itemsize,
-        max_context=model.config.max_context,
-        config=model.config,
+        architecture=checkpoint.architecture,
+        dtype=str(parameters[0].dtype).removeprefix("torch."),
+        device=str(parameters[0].device),
+        layers=len(checkpoint.attention),
+        parameters=sum(parameter.numel() for parameter in parameters),
+        weight_bytes=sum(parameter.nbytes for parameter in parameters),
+        max_context=checkpoint.max_context,
     )

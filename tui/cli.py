@@ -153,6 +153,9 @@ def _add_engine_flags(parser: argparse.ArgumentParser) -> None:
     flags.add_argument(
         "--attention", metavar="NAME", help="auto, reference or sdpa (default: auto)"
     )
+    flags.add_argument(
+        "--model-impl", metavar="NAME", help="auto, native or transformers (default: auto)"
+    )
     flags.add_argument("--seed", type=int, metavar="N", help="of sampling (default: 0)")
 
 
@@ -191,6 +194,7 @@ ENGINE_FLAGS = (
     "max_running_requests",
     "max_model_len",
     "attention",
+    "model_impl",
     "seed",
 )
 
@@ -256,7 +260,7 @@ def _bench_core(args: argparse.Namespace) -> int:
     policies = {name: value for name in POLICY_FLAGS if (value := getattr(args, name))}
     if policies:
         return _bench_policies(policies, args.json)
-    from ..engine.bench_core import measure
+    from ..engine.bench.core import measure
 
     progress = _print_progress()
     results = measure(
@@ -273,7 +277,7 @@ def _bench_core(args: argparse.Namespace) -> int:
 
 
 def _bench_policies(policies: dict[str, str], as_json: bool) -> int:
-    from ..engine.bench_policies import policy_effect
+    from ..engine.bench.policies import policy_effect
 
     defaults, chosen = policy_effect(), policy_effect(**policies)
     if as_json:

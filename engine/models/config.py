@@ -2,15 +2,16 @@
 
 Owns reading and refusing: every architecture, rope type or option that the decoder does not compute
 exactly is refused here by name. Leaves building the network to ``decoder`` and the weights to
-``weights``. No torch.
+``weights``.
 """
 
 import reprlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
+from .base import AttentionSpec
 from .files import read_json
 
 
@@ -127,28 +128,19 @@ class ModelConfig:
     qk_norm: bool
     tied_embeddings: bool
     max_position: int
-    sliding_window: int | None = None
+    windows: tuple[int | None, ...]  # of each layer
 
     @property
-    def max_context(self) -> int:
-        """Longest sequence this decoder computes exactly: full attention within any window."""
-        if self.sliding_window is None:
-            return self.max_position
-        return min(self.max_position, self.sliding_window)
-
-    def check_length(self, max_model_len: int) -> None:
-        """Raise UserError where ``max_model_len`` tokens are more than the model can do here."""
-        if self.sliding_window is not None and max_model_len > self.sliding_window:
-            raise UserError(
-                f"sliding_window={self.sliding_window} is smaller than --max-model-len "
-                f"{max_model_len}, and sliding-window attention is not supported; "
-                f"use --max-model-len {self.max_context} or less"
-            )
-        if max_model_len > self.max_position:
-            raise UserError(
-                f"--max-model-len is {max_model_len}, but the model was made for "
-                f"{self.max_position} tokens; use {self.max_position} or less"
-            )
+    def attention(self) -> list[AttentionSpec]:
+        """What each layer's attention computes."""
+        spec = AttentionSpec(
+            num_heads=self.num_heads,
+            num_kv_heads=self.num_kv_heads,
+            head_dim=self.head_dim,
+            value_dim=self.head_dim,
+            scale=self.head_dim**-0.5,
+        )
+        return [replace(spec, window=window) for window in self.windows]
 
 
 def read_config(directory: Path) -> ModelConfig:
@@ -201,7 +193,7 @@ def parse_config(raw: dict[str, Any], source: Path) -> ModelConfig:
         qk_norm=family.qk_norm,
         tied_embeddings=bool(raw.get("tie_word_embeddings", False)),
         max_position=size("max_position_embeddings", 2048, high=_MOST_TOKENS),
-        sliding_window=_sliding_window(fields, family),
+        windows=_windows(fields, family),
     )
 
 
@@ -252,19 +244,24 @@ def _rope(fields: _Fields) -> RopeConfig:
     return RopeConfig(theta=theta, kind=kind, factors=factors)
 
 
-def _sliding_window(fields: _Fields, family: Family) -> int | None:
-    """The window in tokens where some layer slides, else None."""
-    raw = fields.values
+def _windows(fields: _Fields, family: Family) -> tuple[int | None, ...]:
+    """The attention window of each layer in tokens; None where it sees everything."""
+    raw, layers = fields.values, fields.values["num_hidden_layers"]
     if family.always_slides:
         if raw.get("sliding_window", family.default_window) is None:
-            return None
-        return fields.size("sliding_window", family.default_window, high=_MOST_TOKENS)
+            return (None,) * layers
+        return (fields.size("sliding_window", family.default_window, high=_MOST_TOKENS),) * layers
     kinds = raw.get("layer_types")
-    if kinds is not None and not isinstance(kinds, list):
-        raise UserError(f"{fields.source}: layer_types is {shown(kinds)}, not a list")
     if kinds is None:
         first = fields.size("max_window_layers", 28, low=0, high=_MOST_LAYERS)
-        slides = raw.get("use_sliding_window", False) and first < raw["num_hidden_layers"]
+        slides = [bool(raw.get("use_sliding_window", False)) and i >= first for i in range(layers)]
+    elif isinstance(kinds, list) and len(kinds) == layers:
+        slides = [kind == "sliding_attention" for kind in kinds]
     else:
-        slides = "sliding_attention" in kinds
-    return fields.size("sliding_window", 4096, high=_MOST_TOKENS) if slides else None
+        raise UserError(
+            f"{fields.source}: layer_types is {shown(kinds)}, not a list of {layers} kinds"
+        )
+    if not any(slides):
+        return (None,) * layers
+    window = fields.size("sliding_window", 4096, high=_MOST_TOKENS)
+    return tuple(window if slide else None for slide in slides)

@@ -6,18 +6,15 @@ transformers' order of operations, so that float32 results agree to the last dig
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .base import Attend
 from .config import ModelConfig, RopeConfig
-
-Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
-"""``attend(layer, q [N, heads, D], k [N, kv_heads, D], v [N, kv_heads, D]) -> [N, heads, D]``:
-stores k and v of all N tokens, then attends causally, each token within its own request."""
 
 
 @dataclass(frozen=True, slots=True)

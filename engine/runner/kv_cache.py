@@ -5,13 +5,14 @@ Owns the memory and its size. Which block belongs to whom is the scheduler's bus
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from ..errors import UserError
-from ..models.config import ModelConfig
+from ..models.base import AttentionSpec
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _BINARY_UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
@@ -27,13 +28,14 @@ _UNTHINKABLE = 10**24  # bytes; no machine comes near, and everything below can 
 class KVCache:
     """Keys and values of every layer, by block.
 
-    ``keys[layer]`` and ``values[layer]`` are ``[num_blocks, block_size, kv_heads, head_dim]``. Slot
-    ``s`` is position ``s % block_size`` of block ``s // block_size``.
+    ``keys[layer]`` is ``[num_blocks, block_size, kv_heads, head_dim]`` by that layer's spec in
+    ``layers``, ``values[layer]`` the same with ``value_dim``. Slot ``s`` is position
+    ``s % block_size`` of block ``s // block_size``.
     """
 
     def __init__(
         self,
-        config: ModelConfig,
+        layers: Sequence[AttentionSpec],
         *,
         num_blocks: int,
         block_size: int,
@@ -42,33 +44,35 @@ class KVCache:
     ) -> None:
         self.num_blocks, self.block_size = num_blocks, block_size
         self.dtype, self.device = dtype, device
-        self.num_heads = config.num_heads
-        self.num_kv_heads, self.head_dim = config.num_kv_heads, config.head_dim
-        shape = (num_blocks, block_size, config.num_kv_heads, config.head_dim)
+        self.layers = tuple(layers)
+
+        def empty(heads: int, size: int) -> Tensor:
+            shape = (num_blocks, block_size, heads, size)
+            return torch.empty(shape, dtype=dtype, device=device)
+
         try:
             # Not zeroed: pages then take no memory until a block is used. So what an unused slot
             # holds is anything at all, and attention must not let it through.
-            empty = [
-                torch.empty(shape, dtype=dtype, device=device) for _ in range(2 * config.num_layers)
-            ]
+            self.keys = [empty(spec.num_kv_heads, spec.head_dim) for spec in layers]
+            self.values = [empty(spec.num_kv_heads, spec.value_dim) for spec in layers]
         except (RuntimeError, TypeError) as error:  # TypeError: sizes beyond 64 bits
-            need = min(num_blocks * bytes_per_block(config, block_size, dtype), _UNTHINKABLE)
+            need = min(num_blocks * bytes_per_block(layers, block_size, dtype), _UNTHINKABLE)
             raise UserError(
                 f"the KV cache needs {need / 1e9:.1f} GB on {device} for {num_blocks} blocks of "
                 f"{block_size} tokens, and that could not be allocated; use a smaller --kv-memory"
             ) from error
-        self.keys, self.values = empty[::2], empty[1::2]
 
     def write(self, layer: int, slots: Tensor, k: Tensor, v: Tensor) -> None:
-        """Store ``k`` and ``v`` ``[N, kv_heads, head_dim]`` in ``slots [N]`` int64."""
+        """Store ``k [N, kv_heads, head_dim]`` and ``v [N, kv_heads, value_dim]`` in ``slots [N]``
+        int64."""
         self.keys[layer].flatten(0, 1).index_copy_(0, slots, k)
         self.values[layer].flatten(0, 1).index_copy_(0, slots, v)
 
 
-def bytes_per_block(config: ModelConfig, block_size: int, dtype: torch.dtype) -> int:
-    """Bytes of keys and values of one block over all layers."""
-    per_token = 2 * config.num_layers * config.num_kv_heads * config.head_dim * dtype.itemsize
-    return per_token * block_size
+def bytes_per_block(layers: Sequence[AttentionSpec], block_size: int, dtype: torch.dtype) -> int:
+    """Bytes of keys and values of one block over all ``layers``."""
+    elements = sum(spec.num_kv_heads * (spec.head_dim + spec.value_dim) for spec in layers)
+    return elements * block_size * dtype.itemsize
 
 
 def parse_memory(text: str | int) -> int:
@@ -89,9 +93,11 @@ def parse_memory(text: str | int) -> int:
     return int(size)
 
 
-def blocks_in(memory: int, config: ModelConfig, block_size: int, dtype: torch.dtype) -> int:
+def blocks_in(
+    memory: int, layers: Sequence[AttentionSpec], block_size: int, dtype: torch.dtype
+) -> int:
     """Blocks that ``memory`` bytes hold; UserError where that is none."""
-    each = bytes_per_block(config, block_size, dtype)
+    each = bytes_per_block(layers, block_size, dtype)
     if memory < each:
         raise UserError(
             f"--kv-memory of {memory} bytes holds no block: one of {block_size} tokens takes {each}"
@@ -100,7 +106,11 @@ def blocks_in(memory: int, config: ModelConfig, block_size: int, dtype: torch.dt
 
 
 def default_blocks(
-    config: ModelConfig, block_size: int, dtype: torch.dtype, device: torch.device
+    layers: Sequence[AttentionSpec],
+    max_context: int,
+    block_size: int,
+    dtype: torch.dtype,
+    device: torch.device,
 ) -> int:
     """Blocks to have when nobody said.
 
@@ -109,13 +119,13 @@ def default_blocks(
     """
     if device.type == "cuda":
         return blocks_in(
-            int(torch.cuda.mem_get_info(device)[0] * _CUDA_SHARE), config, block_size, dtype
+            int(torch.cuda.mem_get_info(device)[0] * _CUDA_SHARE), layers, block_size, dtype
         )
     limit = _OTHER_LIMIT
     if device.type == "cpu":
         limit = min(_CPU_LIMIT, int(_machine_memory() * _CPU_SHARE))
-    wanted = _CPU_CONTEXTS * -(-config.max_context // block_size)
-    return min(wanted, blocks_in(limit, config, block_size, dtype))
+    wanted = _CPU_CONTEXTS * -(-max_context // block_size)
+    return min(wanted, blocks_in(limit, layers, block_size, dtype))
 
 
 def _machine_memory() -> int:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..models.decoder import Decoder
+from ..models.base import CausalLM
 from ..plan import Plan, StepOutput
 from .attention.base import AttentionBackend, AttentionPlan, row_spans, token_slots
 from .kv_cache import KVCache
@@ -18,10 +18,10 @@ from .sampler import SampleRow, request_seed, sample, token_logprobs
 
 
 class ModelRunner:
-    """A ``Runner`` over a native decoder; ``seed`` is the engine's."""
+    """A ``Runner`` over a model with its weights; ``seed`` is the engine's."""
 
     def __init__(
-        self, model: Decoder, cache: KVCache, attention: AttentionBackend, *, seed: int = 0
+        self, model: CausalLM, cache: KVCache, attention: AttentionBackend, *, seed: int = 0
     ) -> None:
         self.model = model
         self.cache = cache

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from minisgl_tui.engine.loader import load_decoder
+from minisgl_tui.engine.loader import open_checkpoint
 from minisgl_tui.engine.plan import Plan, Row
 from minisgl_tui.engine.request import Request
 from minisgl_tui.engine.runner.attention.registry import make_backend
@@ -53,7 +53,12 @@ TINY: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "mistral": ("MistralConfig", {"sliding_window": None, "head_dim": 16}),
+    "mistral-window": ("MistralConfig", {"sliding_window": 20, "head_dim": 16}),
     "qwen2": ("Qwen2Config", {"tie_word_embeddings": True}),
+    "qwen2-some-layers-slide": (
+        "Qwen2Config",
+        {"use_sliding_window": True, "sliding_window": 24, "max_window_layers": 1},
+    ),
     "qwen3": ("Qwen3Config", {"head_dim": 16, "num_key_value_heads": 3}),
 }
 
@@ -83,10 +88,10 @@ def make_runner(
     poison: bool = False,
 ) -> ModelRunner:
     """A float32 runner; ``poison`` fills the cache with NaN, as stale memory might be."""
-    model = load_decoder(directory, dtype=torch.float32, device=CPU)
-    cache = KVCache(
-        model.config, num_blocks=num_blocks, block_size=block_size, dtype=torch.float32, device=CPU
-    )
+    checkpoint = open_checkpoint(directory)
+    model = checkpoint.load(dtype=torch.float32, device=CPU)
+    sizes = {"num_blocks": num_blocks, "block_size": block_size}
+    cache = KVCache(checkpoint.attention, **sizes, dtype=torch.float32, device=CPU)
     if poison:
         for tensor in (*cache.keys, *cache.values):
             tensor.fill_(float("nan"))

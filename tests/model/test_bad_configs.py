@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from minisgl_tui.engine.errors import UserError
-from minisgl_tui.engine.loader import load_decoder
+from minisgl_tui.engine.loader import open_checkpoint
 from minisgl_tui.engine.models.config import parse_config, read_config
 
 from .harness import CPU, SMALL, make_checkpoint
@@ -70,6 +70,6 @@ def test_layers_that_the_weights_do_not_have_are_noticed_before_any_is_built(
     make_checkpoint("llama", tmp_path)
     path = tmp_path / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"num_hidden_layers": 90_000}))
-    monkeypatch.setattr("minisgl_tui.engine.loader.Decoder", None)
+    monkeypatch.setattr("minisgl_tui.engine.models.native.Decoder", None)
     with pytest.raises(UserError, match=r"weights have 3 layers.*num_hidden_layers 90000"):
-        load_decoder(tmp_path, dtype=torch.float32, device=CPU)
+        open_checkpoint(tmp_path).load(dtype=torch.float32, device=CPU)

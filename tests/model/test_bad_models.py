@@ -8,7 +8,7 @@ import pytest
 import torch
 from minisgl_tui.engine import LLM
 from minisgl_tui.engine.errors import UserError
-from minisgl_tui.engine.loader import load_decoder
+from minisgl_tui.engine.loader import open_checkpoint
 from minisgl_tui.engine.model_store import resolve
 from minisgl_tui.engine.models.config import read_config
 from minisgl_tui.engine.runner.attention.registry import make_backend
@@ -25,7 +25,7 @@ def model(tmp_path: Path) -> Path:
 
 
 def load(directory: Path) -> Any:
-    return load_decoder(directory, dtype=torch.float32, device=CPU)
+    return open_checkpoint(directory).load(dtype=torch.float32, device=CPU)
 
 
 def change_config(directory: Path, **changes: Any) -> None:
@@ -142,14 +142,6 @@ def test_both_spellings_of_the_rope_settings_mean_the_same(model: Path):
     new = read_config(model)
     change_config(model, rope_parameters=None, rope_theta=5e5, rope_scaling=scaling)
     assert read_config(model) == new and new.rope.theta == 5e5
-
-
-def test_a_sliding_window_is_refused_only_where_it_would_matter(tmp_path: Path):
-    make_checkpoint("mistral", tmp_path, sliding_window=40)
-    with pytest.raises(UserError, match="sliding_window=40"):
-        LLM(str(tmp_path), skip_tokenizer=True, device="cpu", max_model_len=41)
-    llm = LLM(str(tmp_path), skip_tokenizer=True, device="cpu")
-    assert llm.engine.config.max_model_len == 40
 
 
 def test_a_context_longer_than_the_model_is_refused(model: Path):

@@ -136,9 +136,9 @@ def test_a_pool_beyond_all_machines_is_refused(size: str):
 def test_a_pool_that_no_integer_can_address_is_refused_with_its_size(
     llm: LLM, num_blocks: int, block_size: int
 ):
-    config = llm.model_info.config
+    cache = llm.runner.cache
     sizes = {"num_blocks": num_blocks, "block_size": block_size}
-    said = refusal(lambda: KVCache(config, **sizes, dtype=torch.float32, device=CPU))
+    said = refusal(lambda: KVCache(cache.layers, **sizes, dtype=torch.float32, device=CPU))
     assert "GB on cpu" in said and str(num_blocks) in said
 
 

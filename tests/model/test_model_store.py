@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from minisgl_tui.engine.errors import UserError
-from minisgl_tui.engine.loader import load_decoder
+from minisgl_tui.engine.loader import open_checkpoint
 from minisgl_tui.engine.model_store import list_models, resolve
 from minisgl_tui.engine.models.build_dir import build_directory, remove_stale
 
@@ -122,7 +122,7 @@ def test_a_killed_conversion_leaves_no_model_and_the_next_attempt_succeeds(
     assert finished_models(cache) == [] and list_models() == []
     assert len(partials(cache)) == 1
     path = resolve(str(tmp_path / "tiny.gguf"))
-    assert load_decoder(path, dtype=torch.float32, device=CPU)
+    assert open_checkpoint(path).load(dtype=torch.float32, device=CPU)
     assert finished_models(cache) == [path.name] and partials(cache) == []
 
 
@@ -231,7 +231,8 @@ def test_a_killed_hub_download_is_no_model_and_the_next_attempt_succeeds(
     assert result(start("some/tiny", HF_ENDPOINT=address))[0].startswith("REFUSED")
     with hub_with("some/tiny", tmp_path / "model") as (address, _):
         last, _ = result(start("some/tiny", HF_ENDPOINT=address))
-    assert load_decoder(Path(last.removeprefix("PATH ")), dtype=torch.float32, device=CPU)
+    checkpoint = open_checkpoint(Path(last.removeprefix("PATH ")))
+    assert checkpoint.load(dtype=torch.float32, device=CPU)
 
 
 def test_a_hub_record_whose_files_are_gone_is_not_believed(cache: Path):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from minisgl_tui.engine import model_store
 from minisgl_tui.engine.errors import UserError
-from minisgl_tui.engine.loader import load_decoder
+from minisgl_tui.engine.loader import open_checkpoint
 from minisgl_tui.engine.model_store import check, pull, resolve
 from minisgl_tui.engine.models import hub, wheel
 from minisgl_tui.engine.models.build_dir import build_directory
@@ -39,7 +39,7 @@ DAMAGE = {
 
 
 def load(directory: Path) -> Any:
-    return load_decoder(directory, dtype=torch.float32, device=CPU)
+    return open_checkpoint(directory).load(dtype=torch.float32, device=CPU)
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from minisgl_tui.engine.loader import load_decoder
+from minisgl_tui.engine.loader import open_checkpoint
+from minisgl_tui.engine.models.decoder import Decoder
 from minisgl_tui.engine.runner.kv_cache import bytes_per_block
 
 from .harness import CPU, make_checkpoint
@@ -14,13 +15,13 @@ from .harness import CPU, make_checkpoint
 MEASURE = """
 import resource, sys, torch
 from pathlib import Path
-from minisgl_tui.engine.loader import load_decoder
+from minisgl_tui.engine.loader import open_checkpoint
 import safetensors.torch
 def peak():
     text = Path("/proc/self/status").read_text()
     return int(text.split("VmHWM:")[1].split()[0]) * 1024
 before = peak()
-model = load_decoder(Path(sys.argv[1]), dtype=torch.float32, device=torch.device("cpu"))
+model = open_checkpoint(Path(sys.argv[1])).load(dtype=torch.float32, device=torch.device("cpu"))
 size = sum(parameter.nbytes for parameter in model.parameters())
 print((peak() - before) / size, size)
 """
@@ -42,21 +43,21 @@ def test_float32_weights_are_never_in_memory_twice(tmp_path: Path):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_weights_are_cast_as_they_come(tmp_path: Path, dtype: torch.dtype):
     make_checkpoint("llama", tmp_path)
-    exact = load_decoder(tmp_path, dtype=torch.float32, device=CPU)
-    cast = load_decoder(tmp_path, dtype=dtype, device=CPU)
+    exact = open_checkpoint(tmp_path).load(dtype=torch.float32, device=CPU)
+    cast = open_checkpoint(tmp_path).load(dtype=dtype, device=CPU)
     for ours, theirs in zip(cast.parameters(), exact.parameters(), strict=True):
         assert ours.dtype == dtype and torch.equal(ours, theirs.to(dtype))
-    assert cast.inverse_frequencies.dtype == torch.float32
+    assert isinstance(cast, Decoder) and cast.inverse_frequencies.dtype == torch.float32
 
 
 def test_progress_rises_to_one(tmp_path: Path):
     make_checkpoint("llama", tmp_path)
     seen: list[float] = []
-    load_decoder(tmp_path, dtype=torch.float32, device=CPU, progress=seen.append)
+    open_checkpoint(tmp_path).load(dtype=torch.float32, device=CPU, progress=seen.append)
     assert seen == sorted(seen) and seen[-1] == 1.0
 
 
 def test_a_block_is_as_large_as_its_keys_and_values(tmp_path: Path):
     make_checkpoint("llama", tmp_path)
-    config = load_decoder(tmp_path, dtype=torch.float32, device=CPU).config
-    assert bytes_per_block(config, 16, torch.bfloat16) == 2 * 3 * 16 * 2 * 8 * 2
+    layers = open_checkpoint(tmp_path).attention
+    assert bytes_per_block(layers, 16, torch.bfloat16) == 2 * 3 * 16 * 2 * 8 * 2

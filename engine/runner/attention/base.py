@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...models.decoder import Attend
+from ...models.base import Attend
 from ...plan import Plan
 from ..kv_cache import KVCache
 
@@ -74,12 +74,18 @@ def token_slots(spans: list[RowSpan], block_size: int) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def causal_mask(count: int, length: int, device: torch.device) -> Tensor:
+def causal_mask(count: int, length: int, device: torch.device, window: int | None = None) -> Tensor:
     """Bool ``[count, length]``, true where query ``i`` sees key ``j``.
 
-    Aligned bottom-right: the last query sees all keys. ``is_causal`` of PyTorch's attention is
+    Aligned bottom-right: the last query sees the last key. ``is_causal`` of PyTorch's attention is
     aligned top-left, so it is right only where ``count == length``.
     """
     keys = torch.arange(length, device=device)
-    queries = torch.arange(length - count, length, device=device)
-    return keys[None, :] <= queries[:, None]
+    queries = torch.arange(length - count, length, device=device)[:, None]
+    seen = keys <= queries
+    return seen if window is None else seen & (keys > queries - window)
+
+
+def cap(scores: Tensor, softcap: float | None) -> Tensor:
+    """Scores squeezed smoothly into ``(-softcap, softcap)``."""
+    return scores if softcap is None else softcap * torch.tanh(scores / softcap)

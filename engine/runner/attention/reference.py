@@ -8,9 +8,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ...models.decoder import Attend
+from ...models.base import Attend, AttentionSpec
 from ..kv_cache import KVCache
-from .base import AttentionPlan, causal_mask
+from .base import AttentionPlan, cap, causal_mask
 
 
 class ReferenceAttention:
@@ -25,25 +25,29 @@ class ReferenceAttention:
             blocks = torch.from_numpy(row.blocks).to(device)
             positions = torch.arange(row.length, device=device)
             context_slots.append(blocks[positions // size] * size + positions % size)
-        masks = [causal_mask(row.count, row.length, device) for row in plan.rows]
-        group = cache.num_heads // cache.num_kv_heads
+        masks = {
+            window: [causal_mask(row.count, row.length, device, window) for row in plan.rows]
+            for window in {spec.window for spec in cache.layers}
+        }
 
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             cache.write(layer, plan.slots, k, v)
             keys, values = cache.keys[layer].flatten(0, 1), cache.values[layer].flatten(0, 1)
-            out = torch.empty_like(q)
-            for row, slots, mask in zip(plan.rows, context_slots, masks, strict=True):
+            spec = cache.layers[layer]
+            out = q.new_empty(q.shape[0], spec.num_heads, spec.value_dim)
+            for row, slots, mask in zip(plan.rows, context_slots, masks[spec.window], strict=True):
                 mine = slice(row.first, row.first + row.count)
-                out[mine] = _attention(q[mine], keys[slots], values[slots], mask, group)
+                out[mine] = _attention(q[mine], keys[slots], values[slots], mask, spec)
             return out
 
         return attend
 
 
-def _attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, group: int) -> Tensor:
-    """``q [T, H, D]`` against ``k, v [L, H / group, D]`` where ``mask [T, L]``: ``[T, H, D]``."""
-    k = k.float().repeat_interleave(group, dim=1)
-    v = v.float().repeat_interleave(group, dim=1)
-    scores = torch.einsum("thd,lhd->htl", q.float(), k) * q.shape[-1] ** -0.5
+def _attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, spec: AttentionSpec) -> Tensor:
+    """``q [T, H, D]`` against ``k [L, KV, D]``, ``v [L, KV, Dv]`` where ``mask [T, L]``:
+    ``[T, H, Dv]``."""
+    k = k.float().repeat_interleave(spec.group, dim=1)
+    v = v.float().repeat_interleave(spec.group, dim=1)
+    scores = cap(torch.einsum("thd,lhd->htl", q.float(), k) * spec.scale, spec.softcap)
     weights = scores.masked_fill(~mask, float("-inf")).softmax(dim=-1)
     return torch.einsum("htl,lhd->thd", weights, v).to(q.dtype)

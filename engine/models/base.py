@@ -1,0 +1,80 @@
+"""What the engine needs of a model, whoever computes it.
+
+Owns the contract between a model and the attention backends: the model computes everything but
+attention, on packed tokens, and calls ``attend`` once per layer.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+"""``attend(layer, q [N, heads, D], k [N, kv_heads, D], v [N, kv_heads, Dv]) -> [N, heads, Dv]``:
+stores k and v of all N tokens, then attends causally, each token within its own request."""
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionSpec:
+    """What one layer's attention computes.
+
+    ``softmax(cap(scale * q @ k))`` where ``cap(x) = softcap * tanh(x / softcap)``, over the token
+    itself and those before it: all of them, or with a ``window`` so that the token and the
+    ``window - 1`` before it count. ``head_dim`` is that of queries and keys, ``value_dim`` that of
+    values.
+    """
+
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    value_dim: int
+    scale: float
+    window: int | None = None
+    softcap: float | None = None
+
+    @property
+    def group(self) -> int:
+        """Query heads that share a KV head."""
+        return self.num_heads // self.num_kv_heads
+
+
+class CausalLM(Protocol):
+    """A model with its weights."""
+
+    def __call__(
+        self, input_ids: Tensor, positions: Tensor, attend: Attend, sample_rows: Tensor
+    ) -> Tensor:
+        """Logits ``[S, vocab]`` float32 of the tokens at ``sample_rows [S]``.
+
+        ``input_ids`` and ``positions`` are ``[N]`` int64: all tokens of the step, packed.
+        """
+        ...
+
+    def parameters(self) -> Iterator[torch.nn.Parameter]: ...
+
+
+class Checkpoint(Protocol):
+    """A model directory whose config has been read and can be run; weights come with ``load``.
+
+    ``attention`` has one entry per layer. ``max_context`` is the longest sequence, in tokens.
+    """
+
+    architecture: str
+    vocab_size: int
+    max_context: int
+    attention: list[AttentionSpec]
+
+    def load(
+        self,
+        *,
+        dtype: torch.dtype,
+        device: torch.device,
+        progress: Callable[[float], None] = lambda fraction: None,
+    ) -> CausalLM:
+        """Read the weights; UserError names the file and the tensor where that fails.
+
+        ``progress`` gets the fraction of bytes read.
+        """
+        ...
