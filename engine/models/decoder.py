@@ -5,7 +5,6 @@ blocks or requests: tokens arrive packed, and a callable does the attention. Ari
 transformers' order of operations, so that float32 results agree to the last digits.
 """
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -14,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .base import Attend
-from .config import ModelConfig, RopeConfig
+from .config import ModelConfig
+from .rope import inverse_frequencies
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,30 +50,6 @@ class Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, self.weight, self.bias)
-
-
-def inverse_frequencies(rope: RopeConfig, head_dim: int) -> Tensor:
-    """Rotation per position and pair of dimensions, ``[head_dim / 2]`` float32, on the CPU.
-
-    ``llama3`` is Meta's scaling for long contexts: long wavelengths are divided by ``factor``,
-    short ones kept, those between interpolated (formula as in transformers'
-    ``modeling_rope_utils``).
-    """
-    exponents = torch.arange(0, head_dim, 2, dtype=torch.float32, device="cpu") / head_dim
-    inverse = 1.0 / (rope.theta**exponents)
-    if rope.kind == "linear":
-        return inverse / rope.factors["factor"]
-    if rope.kind != "llama3":
-        return inverse
-    factor = rope.factors["factor"]
-    low, high = rope.factors["low_freq_factor"], rope.factors["high_freq_factor"]
-    original = rope.factors["original_max_position_embeddings"]
-    wavelength = 2 * math.pi / inverse
-    scaled = torch.where(wavelength > original / low, inverse / factor, inverse)
-    smooth = (original / wavelength - low) / (high - low)
-    between = (1 - smooth) * scaled / factor + smooth * scaled
-    is_between = (wavelength >= original / high) & (wavelength <= original / low)
-    return torch.where(is_between, between, scaled)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
