@@ -10,13 +10,13 @@ import time
 from collections.abc import Callable
 from statistics import median
 
-from .config import EngineConfig
-from .engine import Engine
-from .events import StepRecord
-from .plan import Plan, StepOutput
-from .radix import Node
-from .request import Request
-from .sampling import SamplingParams
+from ..config import EngineConfig
+from ..engine import Engine
+from ..events import StepRecord
+from ..plan import Plan, StepOutput
+from ..radix import Node
+from ..request import Request
+from ..sampling import SamplingParams
 
 BLOCK_SIZE = 16
 ENDLESS = SamplingParams(max_tokens=1_000_000)

@@ -9,11 +9,11 @@ import random
 
 import msgspec
 
-from .config import EngineConfig
-from .engine import Engine
-from .sampling import SamplingParams
-from .simulate import SimulatedRunner, random_tokens
-from .state import EngineState
+from ..config import EngineConfig
+from ..engine import Engine
+from ..sampling import SamplingParams
+from ..simulate import SimulatedRunner, random_tokens
+from ..state import EngineState
 
 GROUPS, PER_GROUP = 24, 16
 HEAD, TAIL = 256, 32  # tokens of a prompt, shared and own

@@ -1,6 +1,6 @@
 """The core benchmark runs, and the cost of the tree grows as it should: counted, not timed."""
 
-from minisgl_tui.engine.bench_core import loaded_engine, measure
+from minisgl_tui.engine.bench.core import loaded_engine, measure
 
 
 def test_it_reports_every_figure_for_the_size_asked_for() -> None:
