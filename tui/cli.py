@@ -5,30 +5,23 @@ that ``--help`` answers at once. Errors a person can act on end as one line on s
 """
 
 import argparse
-import json
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from .. import demos
 from ..engine import model_store
-from ..engine.config import EngineConfig
 from ..engine.errors import UserError
-from ..engine.policies import (
-    ADMISSION_POLICIES,
-    EVICTION_POLICIES,
-    PREEMPTION_POLICIES,
-    SCHEDULE_POLICIES,
-    make_policies,
-)
 from ..engine.sampling import SamplingParams
 from ..engine.workload import Workload, WorkloadRequest, load_workload
+from . import bench_command
+from .engine_flags import DEFAULT_MODEL, add_engine_flags, check_settings, engine_settings
+from .progress import print_progress
 from .screens.layout import SMALLEST
 
-DEFAULT_MODEL = "smollm2-135m"
 USAGE_ERROR = 2
 
 
@@ -66,7 +59,7 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, Any]]:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     run = commands.add_parser("run", help="step a model in the terminal")
     _add_run_flags(run)
-    _add_engine_flags(run)
+    add_engine_flags(run)
     run.set_defaults(command=_run)
     models = commands.add_parser("models", help="list models on this machine, or fetch one")
     models.set_defaults(command=_list_models)
@@ -76,22 +69,7 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, Any]]:
     pull = actions.add_parser("pull", help="fetch a model, so that it starts without a network")
     pull.add_argument("name", help="alias, Hub id, local directory or .gguf file")
     pull.set_defaults(command=_pull_model)
-    bench = commands.add_parser("bench", help="measure the scheduler and the cache")
-    bench.set_defaults(command=_bench_core)
-    bench.add_argument(
-        "--core", action="store_true", required=True, help="the core alone, with a model of no cost"
-    )
-    bench.add_argument("--running", type=int, default=1000, metavar="N", help="requests decoding")
-    bench.add_argument("--nodes", type=int, default=10_000, metavar="N", help="nodes in the tree")
-    bench.add_argument(
-        "--blocks", type=int, default=100_000, metavar="N", help="blocks in the pool"
-    )
-    bench.add_argument("--json", action="store_true", help="print JSON")
-    _add_policy_flags(
-        bench.add_argument_group(
-            "policies", "given any, show what they do to a load of shared prefixes instead"
-        )
-    )
+    bench_command.add_parser(commands)
     return parser, commands.choices
 
 
@@ -131,89 +109,6 @@ def _add_run_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_engine_flags(parser: argparse.ArgumentParser) -> None:
-    """The same on every subcommand that starts an engine; None leaves it to workload or default."""
-    flags = parser.add_argument_group("engine", "a policy may be your own: module:Class")
-    flags.add_argument("--dtype", help="auto, float32, bfloat16 or float16 (default: auto)")
-    flags.add_argument("--device", help="auto, cpu, cuda or mps (default: auto)")
-    flags.add_argument(
-        "--block-size", type=int, metavar="N", help="tokens in a KV block (default: 16)"
-    )
-    size = flags.add_mutually_exclusive_group()
-    size.add_argument("--num-blocks", type=int, metavar="N", help="KV blocks in the pool")
-    size.add_argument("--kv-memory", metavar="SIZE", help="memory for the KV pool, such as 512MB")
-    flags.add_argument(
-        "--max-batch-tokens", type=int, metavar="N", help="token budget of a step (default: 512)"
-    )
-    flags.add_argument(
-        "--max-running-requests", type=int, metavar="N", help="most at a time (default: 256)"
-    )
-    flags.add_argument("--max-model-len", type=int, metavar="N", help="longest prompt + output")
-    _add_policy_flags(flags)
-    flags.add_argument(
-        "--attention", metavar="NAME", help="auto, reference or sdpa (default: auto)"
-    )
-    flags.add_argument(
-        "--model-impl", metavar="NAME", help="auto, native or transformers (default: auto)"
-    )
-    flags.add_argument("--seed", type=int, metavar="N", help="of sampling (default: 0)")
-
-
-def _add_policy_flags(flags: Any) -> None:
-    flags.add_argument(
-        "--schedule-policy",
-        metavar="NAME",
-        help=f"order of waiting requests: {', '.join(SCHEDULE_POLICIES)}",
-    )
-    flags.add_argument(
-        "--admission-policy",
-        metavar="NAME",
-        help=f"room kept for running requests: {', '.join(ADMISSION_POLICIES)}",
-    )
-    flags.add_argument(
-        "--preemption-policy",
-        metavar="NAME",
-        help=f"who gives way when blocks run out: {', '.join(PREEMPTION_POLICIES)}",
-    )
-    flags.add_argument(
-        "--eviction-policy",
-        metavar="NAME",
-        help=f"which cached prefix goes first: {', '.join(EVICTION_POLICIES)}",
-    )
-
-
-POLICY_FLAGS = ("schedule_policy", "admission_policy", "preemption_policy", "eviction_policy")
-ENGINE_FLAGS = (
-    *POLICY_FLAGS,
-    "dtype",
-    "device",
-    "block_size",
-    "num_blocks",
-    "kv_memory",
-    "max_batch_tokens",
-    "max_running_requests",
-    "max_model_len",
-    "attention",
-    "model_impl",
-    "seed",
-)
-
-
-def _engine_settings(args: argparse.Namespace, workload: Workload) -> dict[str, Any]:
-    """Flags over the workload's wishes; what neither gives is the engine's own default."""
-    given = {name: getattr(args, name) for name in ENGINE_FLAGS if getattr(args, name) is not None}
-    wished = workload.engine.given()
-    if "kv_memory" in given:
-        wished.pop("num_blocks", None)
-    return {**wished, **given}
-
-
-def _check_settings(settings: dict[str, Any]) -> None:
-    """Refuse at once what the engine would refuse after the model is loaded."""
-    known = set(EngineConfig.__struct_fields__)
-    make_policies(EngineConfig(**{k: v for k, v in settings.items() if k in known}))
-
-
 def _workload(args: argparse.Namespace) -> Workload:
     """What to run, with ``--system`` in place of the workload's own."""
     workload = _chosen_workload(args)
@@ -237,8 +132,8 @@ def _chosen_workload(args: argparse.Namespace) -> Workload:
 def _run(args: argparse.Namespace) -> int:
     params = SamplingParams(temperature=args.temperature, max_tokens=args.max_tokens)
     workload = _workload(args)
-    settings = _engine_settings(args, workload)
-    _check_settings(settings)
+    settings = engine_settings(args, workload)
+    check_settings(settings)
     model_store.check(args.model)
     _check_terminal()
 
@@ -252,41 +147,6 @@ def _run(args: argparse.Namespace) -> int:
     if app.fatal:
         print(f"minisgl-tui: {app.fatal}", file=sys.stderr)
     return app.return_code or 0
-
-
-def _bench_core(args: argparse.Namespace) -> int:
-    if min(args.running, args.nodes, args.blocks) < 1:
-        raise UserError("--running, --nodes and --blocks must be at least 1")
-    policies = {name: value for name in POLICY_FLAGS if (value := getattr(args, name))}
-    if policies:
-        return _bench_policies(policies, args.json)
-    from ..engine.bench.core import measure
-
-    progress = _print_progress()
-    results = measure(
-        args.running, args.nodes, args.blocks, progress=lambda stage: progress(stage, None)
-    )
-    if sys.stderr.isatty():
-        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
-    if args.json:
-        print(json.dumps(results))
-    else:
-        for name, value in results.items():
-            print(f"{name:28} {value:12,.3f}".rstrip("0").rstrip("."))
-    return 0
-
-
-def _bench_policies(policies: dict[str, str], as_json: bool) -> int:
-    from ..engine.bench.policies import policy_effect
-
-    defaults, chosen = policy_effect(), policy_effect(**policies)
-    if as_json:
-        print(json.dumps({"defaults": defaults, "chosen": chosen, "policies": policies}))
-        return 0
-    print(f"{'':24} {'defaults':>14} {' '.join(policies.values()):>14}")
-    for name, value in defaults.items():
-        print(f"{name:24} {value:14,.3f} {chosen[name]:14,.3f}")
-    return 0
 
 
 def _check_terminal() -> None:
@@ -311,25 +171,9 @@ def _list_models(args: argparse.Namespace) -> int:
 
 
 def _pull_model(args: argparse.Namespace) -> int:
-    path = model_store.pull(args.name, _print_progress())
+    path = model_store.pull(args.name, print_progress())
     print(f"\r\x1b[K{args.name}: {path}" if sys.stderr.isatty() else f"{args.name}: {path}")
     return 0
-
-
-def _print_progress() -> Callable[[str, float | None], None]:
-    """One line on stderr: rewritten on a terminal, one a stage elsewhere."""
-    last = ""
-
-    def show(stage: str, fraction: float | None) -> None:
-        nonlocal last
-        if sys.stderr.isatty():
-            percent = "" if fraction is None else f" {fraction:4.0%}"
-            print(f"\r\x1b[K{stage}{percent}", end="", file=sys.stderr, flush=True)
-        elif stage != last:
-            print(stage, file=sys.stderr, flush=True)
-        last = stage
-
-    return show
 
 
 if __name__ == "__main__":

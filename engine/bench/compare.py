@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 import torch
 
+from ..models.base import Checkpoint
 from .machine import Machine
 from .measures import Report, Run, report
 from .offline import OfflineEngine
@@ -46,16 +47,17 @@ class OfflineResults(msgspec.Struct):
 
 def run_offline(
     model: Path,
+    checkpoint: Checkpoint,
     workloads: Sequence[BenchWorkload],
     flags: dict[str, Any],
     *,
     repeats: int,
     threads: int,
-    max_model_len: int,
     peers: Sequence[PeerChoice] = (),
     progress: Progress = lambda stage, fraction: None,
 ) -> OfflineResults:
-    """Measure ``workloads`` on the model in the directory ``model``, ``repeats`` times each.
+    """Measure ``workloads`` on the model in the directory ``model``, ``repeats`` times each;
+    ``checkpoint`` is what is in there.
 
     ``flags`` are keyword arguments of `LLM` and win over what workloads ask for. Raises UserError
     for what cannot be run and `RunFailed` for what did not do as asked.
@@ -66,7 +68,7 @@ def run_offline(
     with ExitStack() as stack:
         engine = _engine(model, workloads[0], flags, progress)
         progress("measuring the machine", None)
-        machine = engine.measure_machine()
+        machine = engine.measure_machine(checkpoint)
         others: list[Peer] = []
         for choice in peers:
             progress(f"starting {choice.name}, which may take minutes", None)
@@ -78,17 +80,17 @@ def run_offline(
                         workloads,
                         dtype=machine.dtype,
                         threads=threads,
-                        max_model_len=max_model_len,
+                        max_model_len=checkpoint.max_context,
                     )
                 )
             )
         names = [OURS, *(peer.name for peer in others)]
         runs: dict[str, dict[str, list[Run]]] = {name: {} for name in names}
         for workload in workloads:
-            if engine.settings != {**workload.engine, **flags}:
+            if engine.settings != workload.settings(flags):
                 del engine
                 engine = _engine(model, workload, flags, progress)
-                engine.measure_machine()
+                engine.measure_machine(checkpoint)
             for repeat in range(1, repeats + 1):
                 for name, runner in zip(names, [engine, *others], strict=True):
                     stage = f"{workload.name}, repeat {repeat} of {repeats}"
@@ -112,7 +114,7 @@ def run_offline(
 def _engine(
     model: Path, workload: BenchWorkload, flags: dict[str, Any], progress: Progress
 ) -> OfflineEngine:
-    engine = OfflineEngine(str(model), {**workload.engine, **flags}, progress)
+    engine = OfflineEngine(str(model), workload.settings(flags), progress)
     progress("warming up", None)
     engine.warm_up()
     return engine

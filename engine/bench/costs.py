@@ -18,12 +18,15 @@ No torch.
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from .. import events as ev
-from ..models.files import read_json, weight_files, weight_header
+from ..models.files import weight_files, weight_header
+
+if TYPE_CHECKING:
+    from ..models.base import AttentionSpec
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -56,27 +59,26 @@ class ModelCost:
     itemsize: int
 
     @classmethod
-    def of(cls, directory: Path, itemsize: int) -> "ModelCost | None":
-        """Read from a checkpoint's headers and config; None where the config is not that of a
-        dense decoder with ordinary attention."""
-        config = read_json(directory / "config.json")
-        try:
-            layers, heads = config["num_hidden_layers"], config["num_attention_heads"]
-            head_dim = config.get("head_dim") or config["hidden_size"] // heads
-            kv_heads = config.get("num_key_value_heads") or heads
-            vocab = config["vocab_size"]
-        except KeyError:
+    def of(
+        cls, directory: Path, vocab_size: int, attention: "Sequence[AttentionSpec]", itemsize: int
+    ) -> "ModelCost | None":
+        """Read from the headers of a checkpoint's weights, and each layer's ``attention``.
+
+        None where a token does not use every weight (experts) or not every position (windows):
+        what is needed then depends on the tokens.
+        """
+        shapes = _shapes(directory)
+        if any("expert" in name for name in shapes) or any(one.window for one in attention):
             return None
-        if any("expert" in key for key in config):
-            return None
-        shapes = _matrices(directory)
-        body = sum(rows * columns for rows, columns in shapes if rows != vocab)
-        head = max((rows * columns for rows, columns in shapes if rows == vocab), default=0)
+        matrices = [(shape[0], shape[1]) for shape in shapes.values() if len(shape) == 2]
+        dims = [(one, one.head_dim + one.value_dim) for one in attention]
         return cls(
-            body=body,
-            head=head,
-            kv=2 * layers * kv_heads * head_dim,
-            attend=4 * layers * heads * head_dim,
+            body=sum(rows * columns for rows, columns in matrices if rows != vocab_size),
+            head=max(
+                (rows * columns for rows, columns in matrices if rows == vocab_size), default=0
+            ),
+            kv=sum(one.num_kv_heads * dim for one, dim in dims),
+            attend=sum(2 * one.num_heads * dim for one, dim in dims),
             itemsize=itemsize,
         )
 
@@ -89,14 +91,13 @@ class ModelCost:
         return 2 * products + self.attend * work.attended
 
 
-def _matrices(directory: Path) -> list[tuple[int, int]]:
-    shapes: list[Any] = [
-        entry["shape"]
+def _shapes(directory: Path) -> dict[str, list[int]]:
+    return {
+        name: entry["shape"]
         for file in weight_files(directory)
         for name, entry in weight_header(file).items()
         if name != "__metadata__"
-    ]
-    return [(shape[0], shape[1]) for shape in shapes if len(shape) == 2]
+    }
 
 
 @dataclass(frozen=True, slots=True)

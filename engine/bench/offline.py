@@ -10,10 +10,14 @@ from collections.abc import Callable
 from time import perf_counter
 from typing import Any
 
+import torch
+
 from ..errors import UserError
 from ..events import StepRecord
 from ..llm import LLM
+from ..models.base import Checkpoint
 from ..request import Request
+from ..runner.device import DTYPES
 from ..sampling import SamplingParams
 from .costs import Limits, ModelCost
 from .machine import Machine, describe_machine, measure_limits
@@ -38,12 +42,15 @@ class OfflineEngine:
         gc.collect()
         gc.freeze()
 
-    def measure_machine(self) -> Machine:
+    def measure_machine(self, checkpoint: Checkpoint) -> Machine:
         """Measure the machine's limits, which later runs are compared with, and describe it."""
-        weight = next(self._llm.runner.model.parameters())
-        self._limits = measure_limits(weight.device, weight.dtype)
-        self._cost = ModelCost.of(self._llm.model_info.path, weight.dtype.itemsize)
-        return describe_machine(weight.device, weight.dtype, self._limits)
+        info = self._llm.model_info
+        device, dtype = torch.device(info.device), DTYPES[info.dtype]
+        self._limits = measure_limits(device, dtype)
+        self._cost = ModelCost.of(
+            info.path, checkpoint.vocab_size, checkpoint.attention, dtype.itemsize
+        )
+        return describe_machine(device, dtype, self._limits)
 
     def warm_up(self) -> None:
         """One short request, then four together; nothing of them stays cached."""

@@ -7,6 +7,7 @@ wrap around, so lengths and shared prefixes stay what they are. No torch.
 import random
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -38,6 +39,12 @@ class BenchWorkload(msgspec.Struct, frozen=True):
     name: str
     requests: list[BenchRequest]
     engine: dict[str, int | str] = {}
+
+    def settings(self, flags: dict[str, Any]) -> dict[str, Any]:
+        """``flags`` over what the workload asks for."""
+        sized = "kv_memory" in flags  # the pool's size has two names
+        wished = {k: v for k, v in self.engine.items() if not (sized and k == "num_blocks")}
+        return {**wished, **flags}
 
     @property
     def prompt_tokens(self) -> int:

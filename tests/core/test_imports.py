@@ -9,7 +9,16 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 HEAVY = {"torch", "transformers", "safetensors", "huggingface_hub", "numpy"}
-TORCH_SIDE = ("engine/runner/", "engine/models/", "engine/llm.py", "engine/loader.py")
+TORCH_SIDE = (
+    "engine/runner/",
+    "engine/models/",
+    "engine/llm.py",
+    "engine/loader.py",
+    "engine/bench/compare.py",
+    "engine/bench/machine.py",
+    "engine/bench/offline.py",
+    "engine/bench/peers/",
+)
 
 
 def sources(*packages: str) -> list[Path]:

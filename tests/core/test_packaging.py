@@ -59,7 +59,7 @@ def test_help_loads_nothing_slow() -> None:
         (["--num-blocks", "many"], "invalid int value: 'many'; see `minisgl-tui run --help`"),
         (["--frobnicate"], "unrecognized arguments: --frobnicate"),
         ([], "run draws on a terminal, and this is none"),
-        (["bench"], "the following arguments are required: --core"),
+        (["bench", "--repeats", "0"], "--repeats is 0; it must be from 1 to 1000"),
         (["bench", "--core", "--nodes", "0"], "must be at least 1"),
         (["bench", "--core", "--eviction-policy", "nope"], "choose one of: lru"),
         (["models", "pull", "nope"], "unknown model 'nope'"),

@@ -1,0 +1,124 @@
+"""Results as text: tables under 100 columns. No torch, no colours."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from .measures import Latency, Report
+from .online import ServerResults
+
+if TYPE_CHECKING:
+    from .compare import OfflineResults
+
+Row = Sequence[str]
+
+
+def show_offline(results: "OfflineResults") -> str:
+    """Rates and latencies, where the time went, the roof, and the peers."""
+    machine = results.machine
+    limits = machine.limits
+    repeats = len(results.workloads[0].repeats)
+    head = [
+        f"{results.model}, {machine.dtype} on {machine.device}: {machine.cpu}, "
+        f"{machine.threads} threads, torch {machine.torch}",
+        f"reads {limits.read_bandwidth / 1e9:.1f} GB/s, multiplies {limits.peak / 1e9:,.0f} "
+        f"GFLOP/s; {_runs(repeats)}; the prefix cache is empty before each",
+    ]
+    tables = [_rates(results.workloads), _phases(results.workloads)]
+    if results.peers:
+        tables.append(_peers(results))
+    return _paragraphs("\n".join(head), *tables, "\n".join(results.notes))
+
+
+def show_server(results: ServerResults) -> str:
+    """Rates and latencies as seen from outside, and the errors by name."""
+    repeats = len(results.workloads[0].repeats)
+    rate = f", {results.request_rate:g} requests/s" if results.request_rate else ""
+    head = (
+        f"{results.model} at {results.url}, at most {results.concurrency} at a time{rate}; "
+        f"{_runs(repeats)}"
+    )
+    errors = [
+        f"{report.workload}: {times} × {name}"
+        for report in results.workloads
+        for name, times in report.errors.items()
+    ]
+    return _paragraphs(head, _rates(results.workloads), "\n".join([*errors, *results.notes]))
+
+
+def _paragraphs(*texts: str) -> str:
+    return "\n\n".join(text for text in texts if text)
+
+
+def _runs(repeats: int) -> str:
+    return "one run" if repeats == 1 else f"medians of {repeats} runs"
+
+
+def _rates(reports: Sequence[Report]) -> str:
+    rows: list[Row] = [
+        ("", "output", "total", "", "TTFT ms", "ITL ms", "", ""),
+        ("workload", "tok/s", "tok/s", "seconds", "p50 / p95", "p50 / p95 / p99", "hits", "steps"),
+    ]
+    for one in reports:
+        rows.append(
+            (
+                one.workload,
+                f"{one.output_tokens_per_s:,.1f}",
+                f"{one.total_tokens_per_s:,.1f}",
+                f"{one.seconds:.2f}",
+                _times(one.ttft, 2),
+                _times(one.itl, 3),
+                "–" if one.hit_rate is None else f"{one.hit_rate:.0%}",
+                "–" if one.steps is None else f"{one.steps:g}",
+            )
+        )
+    return table(rows)
+
+
+def _times(latency: Latency, count: int) -> str:
+    values = (latency.p50, latency.p95, latency.p99)[:count]
+    return " / ".join("–" if value is None else f"{value * 1e3:.1f}" for value in values)
+
+
+def _phases(reports: Sequence[Report]) -> str:
+    names = list(reports[0].phases)
+    rows: list[Row] = [
+        ("% of the time", *([""] * len(names)), "roof %", "", ""),
+        ("workload", *names, "memory", "compute", "either"),
+    ]
+    for one in reports:
+        shares = [f"{100 * one.phases[name] / one.seconds:.1f}" for name in names]
+        roof = one.roof
+        fractions = (roof.memory, roof.compute, roof.fraction) if roof else (None, None, None)
+        shown = ["–" if value is None else f"{100 * value:.0f}" for value in fractions]
+        rows.append((one.workload, *shares, *shown))
+    return table(rows)
+
+
+def _peers(results: "OfflineResults") -> str:
+    peers = [cell for peer in results.peers for cell in (peer.name, "ratio")]
+    rows: list[Row] = [("seconds", "minisgl-tui", *peers)]
+    for index, ours in enumerate(results.workloads):
+        cells = [ours.workload, f"{ours.seconds:.2f}"]
+        for peer in results.peers:
+            theirs = peer.workloads[index]
+            cells += [f"{theirs.seconds:.2f}", f"{peer.ratios[ours.workload]:.2f}"]
+        rows.append(cells)
+    return table(rows) + "\n\nratio: how many times faster minisgl-tui is"
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Columns two spaces apart: the first to the left, the others to the right.
+
+    >>> print(table([("a", "bb"), ("ccc", "d")]))
+    a    bb
+    ccc   d
+    """
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if column == 0 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    ]
+    return "\n".join(line.rstrip() for line in lines)

@@ -1,0 +1,319 @@
+"""``minisgl-tui bench``: which of the three benchmarks, its flags checked, its figures printed.
+
+Measuring is done in `engine.bench`, which comes in only when a benchmark starts.
+"""
+
+import argparse
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..engine import model_store
+from ..engine.errors import UserError
+from ..engine.workload import WorkloadRequest
+from .engine_flags import (
+    DEFAULT_MODEL,
+    ENGINE_FLAGS,
+    POLICY_FLAGS,
+    add_engine_flags,
+    check_settings,
+    given_flags,
+)
+from .progress import print_progress, progress_bar
+
+if TYPE_CHECKING:
+    from ..engine.bench.workloads import BenchWorkload, Encode
+    from ..engine.tokenizer import Tokenizer
+
+RUN_FAILED = 1
+_MAX_REPEATS, _MAX_CONCURRENCY, _MAX_THREADS = 1000, 4096, 1024
+_VOCABULARY, _CONTEXT = 49_152, 1 << 20  # of a server that says nothing about its model
+
+CORE_FLAGS = ("running", "nodes", "blocks")
+URL_FLAGS = ("api_key", "concurrency", "request_rate", "timeout", "tokenizer", "text")
+OFFLINE_FLAGS = ("threads", "peer")
+
+
+def add_parser(commands: Any) -> None:
+    bench = commands.add_parser(
+        "bench",
+        help="measure the engine, another one beside it, or a server",
+        description="Measure a model on this machine; with --url a server; with --core the "
+        "scheduler and the cache alone.",
+    )
+    bench.set_defaults(command=run)
+    bench.add_argument(
+        "--model", metavar="M", help=f"as in `run` (default: {DEFAULT_MODEL}, or the server's)"
+    )
+    bench.add_argument(
+        "--workload",
+        action="append",
+        metavar="NAME",
+        help="single, wide_decode, mixed, shared_prefix, long_prefill, nano-vllm or a TOML or JSON "
+        "file; may be given again (default: the first five)",
+    )
+    bench.add_argument(
+        "--repeats", type=int, metavar="N", help="runs of each; figures are medians (default: 3)"
+    )
+    bench.add_argument("--json", action="store_true", help="print JSON")
+    offline = bench.add_argument_group("a model on this machine")
+    offline.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: cores)")
+    offline.add_argument(
+        "--peer",
+        action="append",
+        metavar="NAME[=PYTHON]",
+        help="run transformers or vllm beside it, by the python that has it; may be given again",
+    )
+    _add_url_flags(bench.add_argument_group("a server that speaks the OpenAI protocol"))
+    core = bench.add_argument_group("the core alone; policy flags show their effect on a load")
+    core.add_argument("--core", action="store_true", help="with a model of no cost")
+    core.add_argument("--running", type=int, metavar="N", help="requests decoding (default: 1000)")
+    core.add_argument("--nodes", type=int, metavar="N", help="nodes in the tree (default: 10000)")
+    core.add_argument("--blocks", type=int, metavar="N", help="in the pool (default: 100000)")
+    add_engine_flags(bench)
+
+
+def _add_url_flags(flags: Any) -> None:
+    flags.add_argument("--url", metavar="URL", help="such as http://127.0.0.1:30000")
+    flags.add_argument("--api-key", metavar="KEY", help="sent as a bearer token")
+    flags.add_argument(
+        "--concurrency", type=int, metavar="N", help="most requests at a time (default: 256)"
+    )
+    flags.add_argument(
+        "--request-rate", type=float, metavar="R", help="requests a second (default: all at once)"
+    )
+    flags.add_argument(
+        "--timeout", type=float, metavar="S", help="seconds for one request (default: 600)"
+    )
+    flags.add_argument(
+        "--tokenizer", metavar="M", help="model to encode and decode texts with, named as --model"
+    )
+    flags.add_argument(
+        "--text",
+        action="store_true",
+        default=None,
+        help="send prompts as text, to servers that take no token ids; needs --tokenizer",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the benchmark that the flags ask for; returns the exit code."""
+    if args.core and args.url:
+        raise UserError("--core and --url are two benchmarks; give one of them")
+    if args.core:
+        others = (*ENGINE_FLAGS, *URL_FLAGS, *OFFLINE_FLAGS, "model", "workload", "repeats")
+        unused = (name for name in others if name not in POLICY_FLAGS)
+        _refuse(args, unused, "not for --core, which runs no model; leave it out")
+        return _bench_core(args)
+    _refuse(args, CORE_FLAGS, "only for --core; add that or leave it out")
+    repeats = _whole(args.repeats, 3, _MAX_REPEATS, "--repeats")
+
+    from ..engine.bench.measures import RunFailed
+
+    try:
+        with _ends_in_order():
+            if args.url:
+                _refuse(
+                    args,
+                    (*OFFLINE_FLAGS, *ENGINE_FLAGS),
+                    "not for --url, as the server has its own settings; leave it out",
+                )
+                return _bench_url(args, repeats)
+            _refuse(args, URL_FLAGS, "only for --url; add that or leave it out")
+            return _bench_offline(args, repeats)
+    except RunFailed as error:
+        print(f"minisgl-tui: {error}", file=sys.stderr)
+        return RUN_FAILED
+
+
+def _refuse(args: argparse.Namespace, names: Iterable[str], why: str) -> None:
+    given = [f"--{name.replace('_', '-')}" for name in names if getattr(args, name) is not None]
+    if given:
+        raise UserError(f"{', '.join(given)}: {why}")
+
+
+def _whole(value: int | None, default: int, most: int, flag: str) -> int:
+    if value is None:
+        return default
+    if not 1 <= value <= most:
+        raise UserError(f"{flag} is {value}; it must be from 1 to {most}")
+    return value
+
+
+def _positive(value: float | None, flag: str, most: float) -> float | None:
+    if value is not None and not 0 < value <= most:  # NaN is neither
+        raise UserError(f"{flag} is {value:g}; it must be above 0 and at most {most:g}")
+    return value
+
+
+@contextmanager
+def _ends_in_order() -> Iterator[None]:
+    """A SIGTERM unwinds like ctrl-c, so that no peer process is left behind."""
+
+    def stop(signum: int, frame: object) -> None:
+        raise SystemExit(128 + signum)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+# --- a model on this machine ---------------------------------------------------------------------
+
+
+def _bench_offline(args: argparse.Namespace, repeats: int) -> int:
+    from ..engine.bench.peer import PeerChoice
+
+    peers = [PeerChoice.parse(text) for text in args.peer or []]
+    flags = given_flags(args)
+    check_settings(flags)
+    model = args.model or DEFAULT_MODEL
+    model_store.check(model)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    threads = _whole(args.threads, cores or 1, _MAX_THREADS, "--threads")
+    with progress_bar() as progress:
+        path = model_store.resolve(model, progress)
+        progress("starting PyTorch", None)
+        from ..engine.bench.compare import run_offline
+        from ..engine.bench.report import show_offline
+        from ..engine.bench.workloads import choose
+        from ..engine.loader import open_checkpoint
+
+        checkpoint = open_checkpoint(path, flags.get("model_impl", "auto"))
+        longest = flags.get("max_model_len", checkpoint.max_context)
+        workloads, notes = choose(
+            args.workload or [], checkpoint.vocab_size, longest, _encoder(path)
+        )
+        for workload in workloads:
+            check_settings(workload.settings(flags))
+        results = run_offline(
+            path,
+            checkpoint,
+            workloads,
+            flags,
+            repeats=repeats,
+            threads=threads,
+            peers=peers,
+            progress=progress,
+        )
+    results.model, results.notes = model, notes
+    _print(results, show_offline(results), args.json)
+    return 0
+
+
+def _encoder(path: Path | None) -> "Encode":
+    """Token ids of a workload file's request, by the tokenizer in ``path`` if one is needed."""
+    tokenizer: Tokenizer | None = None
+
+    def encode(request: WorkloadRequest) -> list[int]:
+        nonlocal tokenizer
+        if request.tokens is not None:
+            return request.tokens
+        if path is None:
+            raise UserError("the workload has texts; say how to encode them with --tokenizer")
+        if tokenizer is None:
+            from ..engine.tokenizer import Tokenizer
+
+            tokenizer = Tokenizer(path)
+        from .session import ModelCodec
+
+        return ModelCodec(tokenizer, None).encode(request)
+
+    return encode
+
+
+def _print(results: Any, table: str, as_json: bool) -> None:
+    import msgspec
+
+    print(msgspec.json.encode(results).decode() if as_json else table)
+
+
+# --- a server ------------------------------------------------------------------------------------
+
+
+def _bench_url(args: argparse.Namespace, repeats: int) -> int:
+    import asyncio
+
+    from ..engine.bench.online import ServerResults, run_server
+    from ..engine.bench.report import show_server
+    from ..engine.bench.server import Server
+    from ..engine.bench.workloads import choose
+
+    if args.text and not args.tokenizer:
+        raise UserError("--text needs the model's tokenizer; name it with --tokenizer")
+    concurrency = _whole(args.concurrency, 256, _MAX_CONCURRENCY, "--concurrency")
+    request_rate = _positive(args.request_rate, "--request-rate", 1e6)
+    timeout = _positive(args.timeout, "--timeout", 86_400) or 600.0
+    with progress_bar() as progress:
+        path = model_store.resolve(args.tokenizer, progress) if args.tokenizer else None
+        vocabulary, to_text = _VOCABULARY, None
+        if path is not None:
+            from ..engine.tokenizer import Tokenizer
+
+            tokenizer = Tokenizer(path)
+            vocabulary = tokenizer.vocab_size
+            to_text = tokenizer.decode if args.text else None
+        workloads, notes = choose(args.workload or [], vocabulary, _CONTEXT, _encoder(path))
+
+        async def measure(workloads: "list[BenchWorkload]") -> ServerResults:
+            async with Server(
+                args.url, api_key=args.api_key, timeout=timeout, to_text=to_text
+            ) as server:
+                return await run_server(
+                    server,
+                    args.model,
+                    workloads,
+                    repeats=repeats,
+                    concurrency=concurrency,
+                    request_rate=request_rate,
+                    progress=progress,
+                )
+
+        results = asyncio.run(measure(workloads))
+    results.notes = notes
+    _print(results, show_server(results), args.json)
+    return RUN_FAILED if any(report.errors for report in results.workloads) else 0
+
+
+# --- the core alone ------------------------------------------------------------------------------
+
+
+def _bench_core(args: argparse.Namespace) -> int:
+    sizes = {name: value for name in CORE_FLAGS if (value := getattr(args, name)) is not None}
+    if any(value < 1 for value in sizes.values()):
+        raise UserError("--running, --nodes and --blocks must be at least 1")
+    policies = {name: value for name in POLICY_FLAGS if (value := getattr(args, name))}
+    if policies:
+        return _bench_policies(policies, args.json)
+    from ..engine.bench.core import measure
+
+    progress = print_progress()
+    results = measure(**sizes, progress=lambda stage: progress(stage, None))
+    if sys.stderr.isatty():
+        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+    if args.json:
+        print(json.dumps(results))
+    else:
+        for name, value in results.items():
+            print(f"{name:28} {value:12,.3f}".rstrip("0").rstrip("."))
+    return 0
+
+
+def _bench_policies(policies: dict[str, str], as_json: bool) -> int:
+    from ..engine.bench.policies import policy_effect
+
+    defaults, chosen = policy_effect(), policy_effect(**policies)
+    if as_json:
+        print(json.dumps({"defaults": defaults, "chosen": chosen, "policies": policies}))
+        return 0
+    print(f"{'':24} {'defaults':>14} {' '.join(policies.values()):>14}")
+    for name, value in defaults.items():
+        print(f"{name:24} {value:14,.3f} {chosen[name]:14,.3f}")
+    return 0
