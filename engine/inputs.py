@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeGuard
 
 from .errors import RequestRefused, UserError
-from .models.config import shown
+from .models.fields import shown
 from .sampling import SamplingParams
 from .tokenizer import Message
 

@@ -1,12 +1,9 @@
-"""The native decoder: one parametric transformer for the Llama, Mistral, Qwen2 and Qwen3 families.
+"""The native decoder: one parametric transformer for all of ``families``.
 
-Owns the mathematics of a layer and the names its weights have in a checkpoint. It knows nothing of
-blocks or requests: tokens arrive packed, and a callable does the attention. Arithmetic follows
-transformers' order of operations, so that float32 results agree to the last digits.
+Owns the mathematics of a layer. It knows nothing of blocks or requests: tokens arrive packed, and a
+callable does the attention. Arithmetic follows transformers' order of operations, so that float32
+results agree to the last digits.
 """
-
-from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -14,16 +11,8 @@ from torch import Tensor, nn
 
 from .base import Attend
 from .config import ModelConfig
+from .moe import Experts
 from .rope import inverse_frequencies
-
-
-@dataclass(frozen=True, slots=True)
-class WeightSlot:
-    """Where a checkpoint tensor goes: rows ``[start, start + rows)`` of ``parameter``."""
-
-    parameter: str
-    start: int
-    rows: int
 
 
 class RMSNorm(nn.Module):
@@ -63,7 +52,7 @@ class Attention(nn.Module):
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
-        self.layer = layer
+        self.layer, self.rotary = layer, config.rotary[layer]
         self.heads, self.kv_heads = config.num_heads, config.num_kv_heads
         self.head_dim = config.head_dim
         outputs = (self.heads + 2 * self.kv_heads) * self.head_dim
@@ -77,7 +66,9 @@ class Attention(nn.Module):
         q, k, v = packed.split((self.heads, self.kv_heads, self.kv_heads), dim=1)
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
-        out = attend(self.layer, rotate(q, cos, sin), rotate(k, cos, sin), v)
+        if self.rotary:
+            q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+        out = attend(self.layer, q, k, v)
         return self.o_proj(out.reshape(x.shape[0], -1))
 
 
@@ -101,7 +92,11 @@ class Layer(nn.Module):
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
         self.self_attn = Attention(config, layer)
-        self.mlp = MLP(config)
+        experts = config.experts
+        if experts is None or not experts.sparse[layer]:
+            self.mlp = MLP(config)
+        else:
+            self.mlp = Experts(experts, config.hidden_size)
         self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
@@ -113,8 +108,7 @@ class Layer(nn.Module):
 class Decoder(nn.Module):
     """Token ids in, logits out.
 
-    Parameters have the checkpoint's names, except for the fused ``qkv_proj`` and ``gate_up_proj``;
-    ``weight_slots`` says which checkpoint tensor fills what.
+    ``slots`` says which of a checkpoint's tensors fills what.
     """
 
     inverse_frequencies: Tensor
@@ -154,35 +148,5 @@ class Decoder(nn.Module):
             self.inverse_frequencies = self.inverse_frequencies.to(positions.device)
         angles = positions[:, None].float() * self.inverse_frequencies
         angles = torch.cat((angles, angles), dim=-1)[:, None, :]
-        return angles.cos().to(dtype), angles.sin().to(dtype)
-
-    def weight_slots(self) -> dict[str, WeightSlot]:
-        """Checkpoint tensor name → the slice of a parameter that it fills."""
-        return dict(self._weight_slots())
-
-    def _weight_slots(self) -> Iterator[tuple[str, WeightSlot]]:
-        config = self.config
-        q, kv = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
-        inner = config.intermediate_size
-        fused = {
-            "qkv_proj": (("q_proj", q), ("k_proj", kv), ("v_proj", kv)),
-            "gate_up_proj": (("gate_proj", inner), ("up_proj", inner)),
-        }
-        for name, parameter in self.named_parameters():
-            if name == "embed_tokens":
-                yield "model.embed_tokens.weight", WeightSlot(name, 0, parameter.shape[0])
-                continue
-            stored = name if name.startswith("lm_head.") else f"model.{name}"
-            module, _, kind = stored.rpartition(".")
-            parent, _, leaf = module.rpartition(".")
-            start = 0
-            for part, rows in fused.get(leaf, ((leaf, parameter.shape[0]),)):
-                path = f"{parent}.{part}.{kind}" if parent else f"{part}.{kind}"
-                yield path, WeightSlot(name, start, rows)
-                start += rows
-
-    def ignorable(self, name: str) -> bool:
-        """Tensors some checkpoints carry that hold nothing new: tied heads, rotary tables."""
-        return name.endswith("rotary_emb.inv_freq") or (
-            name == "lm_head.weight" and self.lm_head is None
-        )
+        factor = self.config.rope.attention_factor
+        return (angles.cos() * factor).to(dtype), (angles.sin() * factor).to(dtype)

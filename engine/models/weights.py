@@ -16,9 +16,10 @@ from torch.nn import Parameter
 
 from ..errors import UserError
 from .config import ModelConfig
-from .decoder import Decoder, WeightSlot
+from .decoder import Decoder
 from .files import weight_files, weight_header
 from .places import remedy
+from .slots import WeightSlot, ignorable, weight_slots
 
 # Pages of a memory-mapped file count as resident until it is unmapped, so a file is opened anew
 # after this many bytes: the copy in progress is all that exists twice.
@@ -51,7 +52,7 @@ def load_weights(
     ``progress`` gets the fraction of bytes read. Raises UserError naming file and tensor for
     missing, unexpected or misshapen tensors and for damaged files; ``model`` is then unusable.
     """
-    slots = model.weight_slots()
+    slots = weight_slots(model, stored)
     _check_names(model, stored, slots, directory)
     model.to(dtype=dtype).to_empty(device=device)
     parameters = dict(model.named_parameters())
@@ -96,8 +97,7 @@ def _filled(
         with safe_open(file, framework="pt") as reader:
             for name in names:
                 slot = slots[name]
-                target = parameters[slot.parameter][slot.start : slot.start + slot.rows]
-                target.copy_(reader.get_tensor(name))
+                slot.of(parameters[slot.parameter]).copy_(reader.get_tensor(name))
                 yield name
     except (SafetensorError, OSError, RuntimeError) as error:
         raise UserError(
@@ -115,15 +115,15 @@ def _check_names(
             f"{directory}: tensor {missing[0]} is missing{_and_more(missing)}; config.json says "
             f"{model.config.architecture} with {model.config.num_layers} layers"
         )
-    unexpected = [name for name in stored if name not in slots and not model.ignorable(name)]
+    unexpected = [name for name in stored if name not in slots and not ignorable(name, model)]
     if unexpected:
         raise UserError(
             f"{stored[unexpected[0]].file}: tensor {unexpected[0]} is unexpected"
             f"{_and_more(unexpected)} for {model.config.architecture} as config.json describes it"
         )
-    shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    parameters = dict(model.named_parameters())
     for name, slot in slots.items():
-        expected = (slot.rows, *shapes[slot.parameter][1:])
+        expected = tuple(slot.of(parameters[slot.parameter]).shape)
         if stored[name].shape != expected:
             raise UserError(
                 f"{stored[name].file}: tensor {name} has shape {list(stored[name].shape)}, "

@@ -35,6 +35,18 @@ _LLAMA3_ROPE = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 64,
 }
+_YARN_ROPE = {
+    "rope_type": "yarn",
+    "rope_theta": 5000.0,
+    "factor": 8.0,
+    "original_max_position_embeddings": 64,
+}
+_MOE = {
+    "head_dim": 8,
+    "num_experts": 9,
+    "num_experts_per_tok": 3,
+    "moe_intermediate_size": 20,
+}
 
 TINY: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("LlamaConfig", {"tie_word_embeddings": False}),
@@ -62,12 +74,51 @@ TINY: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen3": ("Qwen3Config", {"head_dim": 16, "num_key_value_heads": 3}),
 }
 
+FEATURES: dict[str, tuple[str, dict[str, Any]]] = {
+    "qwen3-yarn": (
+        "Qwen3Config",
+        {"head_dim": 16, "rope_parameters": {**_YARN_ROPE, "mscale": 0.8, "mscale_all_dim": 0.3}},
+    ),
+    "llama-yarn": ("LlamaConfig", {"rope_parameters": {**_YARN_ROPE, "truncate": False}}),
+    "llama-yarn-attention-factor": (
+        "LlamaConfig",
+        {"rope_parameters": {**_YARN_ROPE, "attention_factor": 1.3, "beta_fast": 20.0}},
+    ),
+    "smollm3": ("SmolLM3Config", {"no_rope_layer_interval": 2, "pad_token_id": 0}),
+    "smollm3-nope-layers-slide": (
+        "SmolLM3Config",
+        {
+            "no_rope_layers": [0, 1, 0],
+            "use_sliding_window": True,
+            "sliding_window": 20,
+            "pad_token_id": 0,
+            "tie_word_embeddings": False,
+            "attention_bias": True,
+        },
+    ),
+    "mixtral": ("MixtralConfig", {"num_local_experts": 5, "num_experts_per_tok": 2}),
+    "mixtral-window": ("MixtralConfig", {"num_local_experts": 4, "sliding_window": 20}),
+    "qwen3-moe": ("Qwen3MoeConfig", _MOE),
+    "qwen3-moe-some-layers-dense": (
+        "Qwen3MoeConfig",
+        {
+            **_MOE,
+            "norm_topk_prob": True,
+            "decoder_sparse_step": 2,
+            "num_hidden_layers": 4,
+            "mlp_only_layers": [3],
+            "use_sliding_window": True,
+            "sliding_window": 24,
+        },
+    ),
+}
+
 
 def make_checkpoint(name: str, directory: Path, **changes: Any) -> Any:
     """Save a random model of kind ``name`` in ``directory``; returns the transformers model."""
     import transformers
 
-    class_name, settings = TINY[name]
+    class_name, settings = {**TINY, **FEATURES}[name]
     config = getattr(transformers, class_name)(**{**SMALL, **settings, **changes})
     torch.manual_seed(sum(name.encode()))
     model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)

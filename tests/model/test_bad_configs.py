@@ -16,6 +16,12 @@ from .harness import CPU, SMALL, make_checkpoint
 PLAIN: dict[str, Any] = {"architectures": ["LlamaForCausalLM"], **SMALL}
 MISTRAL: dict[str, Any] = {"architectures": ["MistralForCausalLM"]}
 QWEN: dict[str, Any] = {"architectures": ["Qwen2ForCausalLM"], "use_sliding_window": True}
+MOE: dict[str, Any] = {"architectures": ["Qwen3MoeForCausalLM"], "num_experts": 4}
+SMOLLM3: dict[str, Any] = {"architectures": ["SmolLM3ForCausalLM"]}
+
+
+def yarn(**changes: Any) -> dict[str, Any]:
+    return {"rope_parameters": {"rope_type": "yarn", "factor": 4} | changes}
 
 
 def llama3(**changes: Any) -> dict[str, Any]:
@@ -39,11 +45,25 @@ def test_the_plain_config_is_read():
         (llama3(low_freq_factor=4), "low_freq_factor"),
         (llama3(original_max_position_embeddings="x"), "original_max_position_embeddings"),
         *[({"architectures": bad}, "architecture") for bad in ([], {}, [["a"]], ["a\nb"], [None])],
-        *[({"quantization_config": bad}, "quantized") for bad in ("x", 5, None, {})],
+        *[({"quantization_config": bad}, "quantized") for bad in ("x", 5, {})],
         *[(MISTRAL | {"sliding_window": bad}, "sliding_window") for bad in ("x", 0, 1.5, True)],
         (QWEN | {"sliding_window": "x", "max_window_layers": 0}, "sliding_window"),
         (QWEN | {"max_window_layers": "x"}, "max_window_layers"),
         (QWEN | {"layer_types": 5}, "layer_types"),
+        *[(yarn(factor=bad), "factor") for bad in ("x", 0, [2])],
+        (yarn(beta_fast=0), "beta_fast"),
+        (yarn(truncate="no"), "truncate"),
+        (yarn(mscale=-1), "mscale"),
+        (yarn(rope_theta=1), "rope_theta"),
+        *[(MOE | {"num_experts": bad}, "num_experts") for bad in ("x", -1, 10**9)],
+        (MOE | {"num_experts_per_tok": 5}, "num_experts_per_tok"),
+        (MOE | {"num_experts_per_tok": 2, "moe_intermediate_size": 0}, "moe_intermediate_size"),
+        *[(MOE | {"mlp_only_layers": bad}, "mlp_only_layers") for bad in (5, ["x"])],
+        (MOE | {"decoder_sparse_step": 0}, "decoder_sparse_step"),
+        *[(SMOLLM3 | {"no_rope_layers": bad}, "no_rope_layers") for bad in (5, [1], [2] * 3)],
+        (SMOLLM3 | {"no_rope_layers": [[1]] * 3}, "no_rope_layers"),
+        (SMOLLM3 | {"no_rope_layer_interval": 0}, "no_rope_layer_interval"),
+        ({"tie_word_embeddings": "false"}, "tie_word_embeddings"),
         ({"vocab_size": 10**19}, "vocab_size"),
         ({"hidden_size": 10**30}, "hidden_size"),
         ({"head_dim": 10**10}, "head_dim"),

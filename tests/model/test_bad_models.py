@@ -119,7 +119,9 @@ def test_an_unsupported_architecture_is_named_with_those_supported(model: Path):
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"rope_parameters": {"rope_type": "yarn", "factor": 2.0}}, "yarn"),
+        ({"rope_parameters": {"rope_type": "longrope"}}, "longrope.*as a sequence grows"),
+        ({"rope_parameters": {"rope_type": "spiral"}}, "spiral"),
+        ({"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
         ({"rope_parameters": None, "rope_scaling": {"type": "dynamic"}}, "dynamic"),
         ({"rope_parameters": {"rope_type": "llama3", "factor": 2.0}}, "low_freq_factor"),
         ({"quantization_config": {"quant_method": "gptq"}}, "gptq"),

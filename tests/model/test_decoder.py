@@ -10,6 +10,7 @@ from minisgl_tui.engine.plan import Plan
 from minisgl_tui.engine.request import Request
 
 from .harness import (
+    FEATURES,
     GREEDY,
     TINY,
     Tables,
@@ -84,6 +85,21 @@ def test_greedy_tokens_equal_transformers_alone_and_batched(checkpoint: Checkpoi
     assert [greedy(runner, [prompt], 12, 512)[0] for prompt in prompts] == expected
     for budget in (7, 64):
         assert greedy(runner, prompts, 12, budget) == expected
+
+
+@pytest.mark.parametrize("name", FEATURES)
+def test_what_a_family_adds_is_computed_as_in_transformers(name: str, tmp_path: Path):
+    """Whole, in chunks, and batched: rope kinds, layers without rope, experts."""
+    model = make_checkpoint(name, tmp_path)
+    runner = make_runner(tmp_path, block_size=5)
+    tokens = random_tokens(150)
+    expected = reference_logits(model, tokens)[-1]
+    for size in (7, 150):
+        assert_close(prefill_logits(runner, tokens, size), expected)
+    prompts = [random_tokens(length, length) for length in (5, 31, 90)]
+    expected_tokens = [reference_greedy(model, prompt, 6) for prompt in prompts]
+    assert greedy(runner, prompts, 6, 40) == expected_tokens
+    assert greedy(runner, prompts[:1], 6, 40) == expected_tokens[:1]
 
 
 @pytest.mark.parametrize("attention", BACKENDS)
