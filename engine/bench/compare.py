@@ -16,7 +16,7 @@ import torch
 from ..models.base import Checkpoint
 from .machine import Machine
 from .measures import Report, Run, report
-from .offline import OfflineEngine
+from .offline import OfflineEngine, has_tokenizer
 from .peer import Peer, PeerChoice
 from .workloads import BenchWorkload
 
@@ -81,6 +81,7 @@ def run_offline(
                         dtype=machine.dtype,
                         threads=threads,
                         max_model_len=checkpoint.max_context,
+                        skip_tokenizer=not has_tokenizer(model),
                     )
                 )
             )
@@ -114,7 +115,7 @@ def run_offline(
 def _engine(
     model: Path, workload: BenchWorkload, flags: dict[str, Any], progress: Progress
 ) -> OfflineEngine:
-    engine = OfflineEngine(str(model), workload.settings(flags), progress)
+    engine = OfflineEngine(model, workload.settings(flags), progress)
     progress("warming up", None)
     engine.warm_up()
     return engine

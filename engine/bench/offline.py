@@ -7,6 +7,7 @@ detokenizing. Events are on, as the figures are taken from them; that costs unde
 
 import gc
 from collections.abc import Callable
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -28,14 +29,16 @@ Progress = Callable[[str, float | None], None]
 
 
 class OfflineEngine:
-    """A loaded model that runs workloads; ``settings`` are keyword arguments of `LLM`.
+    """The model in a directory, loaded; ``settings`` are keyword arguments of `LLM`.
 
     Raises UserError for what cannot be loaded.
     """
 
-    def __init__(self, model: str, settings: dict[str, Any], progress: Progress) -> None:
+    def __init__(self, model: Path, settings: dict[str, Any], progress: Progress) -> None:
         self.settings = settings
-        self._llm = LLM(model, progress=progress, **settings)
+        self._llm = LLM(
+            model, skip_tokenizer=not has_tokenizer(model), progress=progress, **settings
+        )
         self._cost: ModelCost | None = None
         self._limits: Limits | None = None
         # A full collection would walk what loading left behind, again and again.
@@ -111,6 +114,12 @@ class OfflineEngine:
                 requests.append(engine.submit(due.prompt, due.params, priority=due.priority))
             engine.step()
         return requests
+
+
+def has_tokenizer(model: Path) -> bool:
+    """Whether texts can be had; random weights made for measuring often come without."""
+    names = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json")
+    return any((model / name).exists() for name in names)
 
 
 def _check(workload: BenchWorkload, requests: list[Request]) -> None:

@@ -69,6 +69,7 @@ class Peer:
         dtype: str,
         threads: int,
         max_model_len: int,
+        skip_tokenizer: bool = False,
     ) -> None:
         self._choice = choice
         self._folder = tempfile.TemporaryDirectory(prefix="minisgl-tui-peer-")
@@ -80,6 +81,7 @@ class Peer:
                     "dtype": dtype,
                     "threads": threads,
                     "max_model_len": max_model_len,
+                    "skip_tokenizer": skip_tokenizer,
                     "workloads": {
                         workload.name: [
                             {"prompt": one.prompt, "params": msgspec.structs.asdict(one.params)}

@@ -33,6 +33,7 @@ def load(job: dict[str, Any]) -> tuple[str, wire.Run]:
         model=job["model"],
         dtype=job["dtype"],
         max_model_len=min(job["max_model_len"], CONTEXT),
+        skip_tokenizer_init=job["skip_tokenizer"],
         enable_prefix_caching=True,
         **({"max_num_seqs": MAX_NUM_SEQS} if current_platform.is_cpu() else {}),
     )

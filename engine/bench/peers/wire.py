@@ -6,8 +6,8 @@
     says          {"seconds": 1.5, "outputs": [32, …]}  tokens that each request got
     or            {"error": "…", "missing": "vllm"}     and ends; ``missing`` if not installed
 
-``job.json`` holds ``model``, ``dtype``, ``threads``, ``max_model_len`` and ``workloads``: by name,
-a list of ``{"prompt": [ids], "params": {...}}``. What the engine itself prints goes to stderr.
+``job.json`` holds ``model``, ``dtype``, ``threads``, ``max_model_len``, ``skip_tokenizer`` and
+``workloads``: by name, a list of ``{"prompt": [ids], "params": {...}}``. What the engine itself prints goes to stderr.
 """
 
 import json
