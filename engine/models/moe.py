@@ -68,10 +68,11 @@ def _by_expert(x: Tensor, weight: Tensor, counts: Tensor) -> Tensor:
 
 
 def _has_kernel(x: Tensor, weight: Tensor) -> bool:
-    """PyTorch from 2.10 on has one; on CUDA it needs Ampere or newer, and aligned rows."""
-    if not hasattr(F, "grouped_mm") or x.device.type not in ("cpu", "cuda"):
+    """PyTorch from 2.10 on has one, for rows of 16 bytes each; on CUDA bfloat16 on Ampere on."""
+    if not hasattr(F, "grouped_mm"):
         return False
-    if x.device.type == "cpu":
-        return True
-    aligned = all(size * x.element_size() % 16 == 0 for size in weight.shape[1:])
-    return aligned and torch.cuda.get_device_capability(x.device) >= (8, 0)
+    if any(size * x.element_size() % 16 for size in weight.shape[1:]):
+        return False
+    if x.device.type == "cuda":
+        return x.dtype == torch.bfloat16 and torch.cuda.get_device_capability(x.device) >= (8, 0)
+    return x.device.type == "cpu"
