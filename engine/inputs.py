@@ -42,10 +42,10 @@ def as_ids(tokens: Sequence[Any]) -> list[int]:
         raise RequestRefused(f"a token id is {_what(wrong)}; token ids are integers") from None
 
 
-def as_params(params: Any, count: int) -> list[SamplingParams]:
+def as_params(params: Any, count: int, default: SamplingParams) -> list[SamplingParams]:
     """One setting for each of ``count`` prompts, from none, one or as many."""
     if params is None or isinstance(params, SamplingParams):
-        return [params or SamplingParams()] * count
+        return [params or default] * count
     if not _is_list(params) or not all(isinstance(one, SamplingParams) for one in params):
         raise UserError(f"params is {_what(params)}; give SamplingParams(...) or a list of them")
     if len(params) != count:

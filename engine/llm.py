@@ -14,6 +14,7 @@ import msgspec
 from .config import EngineConfig
 from .engine import Engine
 from .errors import RequestRefused, UserError
+from .generation_config import default_params, eos_token_ids
 from .inputs import Prompt, as_conversations, as_params, as_prompts
 from .loader import describe, open_checkpoint
 from .model_store import Progress, no_progress, resolve
@@ -25,7 +26,7 @@ from .runner.device import resolve_device, resolve_dtype
 from .runner.kv_cache import KVCache, blocks_in, default_blocks, parse_memory
 from .runner.model_runner import ModelRunner
 from .sampling import SamplingParams
-from .tokenizer import Message, Tokenizer, eos_token_ids
+from .tokenizer import Message, Tokenizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,9 @@ class LLM:
     ``auto``, native where that can. ``skip_tokenizer`` serves a checkpoint without one: ids in, ids
     out. ``progress`` is told about downloads, conversion and loading; what it raises comes out
     unchanged. Raises UserError for whatever cannot be used.
+
+    ``default_params`` are the sampling parameters of calls that give none: those that the model's
+    ``generation_config.json`` asks for.
 
     Threads may share one: their calls queue up and run one after the other. To have prompts
     batched together, give them in one call.
@@ -116,6 +120,7 @@ class LLM:
         if memory is not None:
             num_blocks = blocks_in(memory, checkpoint.attention, block_size, torch_dtype)
 
+        self.default_params = default_params(path)
         progress("loading the tokenizer", None)
         self.tokenizer: Tokenizer | None = None if skip_tokenizer else Tokenizer(path)
         eos = eos_token_ids(path) if self.tokenizer is None else self.tokenizer.eos_ids
@@ -154,11 +159,12 @@ class LLM:
     ) -> list[Completion]:
         """Answer one prompt or several together; results in the order of the prompts.
 
-        ``params`` is one for all, or as many as there are prompts. Raises UserError for what is no
-        prompt, and RequestRefused, and runs nothing, when a prompt can never fit.
+        ``params`` is one for all, or as many as there are prompts; ``default_params`` where none
+        are given. Raises UserError for what is no prompt, and RequestRefused, and runs nothing,
+        when a prompt can never fit.
         """
         every = as_prompts(prompts)
-        settings = as_params(params, len(every))
+        settings = as_params(params, len(every), self.default_params)
         with self._lock:
             return self._run([self._encode(prompt) for prompt in every], settings)
 
@@ -169,7 +175,7 @@ class LLM:
     ) -> list[Completion]:
         """Answer one conversation or several, through the model's chat template."""
         several = as_conversations(messages)
-        settings = as_params(params, len(several))
+        settings = as_params(params, len(several), self.default_params)
         tokenizer = self._need_tokenizer()
         with self._lock:
             return self._run([tokenizer.apply_chat(one) for one in several], settings)

@@ -1,8 +1,7 @@
 """Text in and out: encoding, chat templates, and turning tokens into text as they come.
 
 Wraps the checkpoint's own tokenizer through transformers, which is imported only when a Tokenizer
-is made; nothing here ever runs code from a checkpoint. End-of-sequence ids are read from plain
-JSON, so an engine without a tokenizer knows them too.
+is made; nothing here ever runs code from a checkpoint.
 """
 
 import codecs
@@ -14,22 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from .errors import RequestRefused, UserError
-from .models.files import read_json
+from .generation_config import eos_token_ids
 
 Message = dict[str, str]
 """One turn of a chat: ``{"role": "user", "content": "..."}``."""
-
-
-def eos_token_ids(directory: Path) -> tuple[int, ...]:
-    """Every end-of-sequence id that generation_config.json or config.json names, in order."""
-    found: dict[int, None] = {}
-    for name in ("generation_config.json", "config.json"):
-        path = directory / name
-        value = read_json(path).get("eos_token_id") if path.exists() else None
-        for item in value if isinstance(value, list) else [value]:
-            if isinstance(item, int) and not isinstance(item, bool):
-                found[item] = None
-    return tuple(found)
 
 
 class Tokenizer:

@@ -114,6 +114,8 @@ def parse_config(raw: dict[str, Any], source: Path) -> ModelConfig:
 
 def _architecture(raw: dict[str, Any], source: Path) -> str:
     named = raw.get("architectures")
+    if named is None and raw.get("model_type") is None:
+        raise UserError(f"{source} names no architecture; a causal LM's config has architectures")
     if named is None:
         by_type = {family.model_type: name for name, family in FAMILIES.items()}
         named = [by_type.get(str(raw.get("model_type")), str(raw.get("model_type")))]

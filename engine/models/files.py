@@ -1,6 +1,10 @@
-"""The files of a model directory: reading its JSON, finding its weights. No torch."""
+"""The files of a model directory: reading its JSON, finding its weights. No torch.
+
+Weights are looked at by their headers alone; ``weights`` reads them.
+"""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +12,17 @@ from ..errors import UserError
 from .places import remedy
 
 INDEX_NAME = "model.safetensors.index.json"
+WHOLE_NAME = "model.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A tensor in a weight file; ``dtype`` as safetensors spells it: F32, BF16, I8, ..."""
+
+    file: Path
+    shape: tuple[int, ...]
+    dtype: str
+    nbytes: int
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -26,23 +41,22 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def weight_files(directory: Path) -> list[Path]:
-    """The safetensors files of a model directory, in name order.
+    """The safetensors files of a model directory, in name order: those that the shard index names,
+    or model.safetensors, or all there are.
 
     Raises UserError where there are none, saying so when only pickle weights are there, and where
     the shard index names a file that is missing.
     """
-    index = directory / INDEX_NAME
-    if index.exists():
-        mapped = read_json(index).get("weight_map")
-        if not isinstance(mapped, dict):
-            raise UserError(f"{index} has no weight_map; {remedy(index)}")
-        names = sorted({str(name) for name in mapped.values()})
+    indexed = _weight_map(directory)
+    if indexed is not None:
+        names = sorted(set(indexed.values()))
         for name in names:
             # A plain name only: an index must not reach outside its own directory.
             if Path(name).name != name or not (directory / name).exists():
                 raise UserError(f"{directory / name} is missing, though {INDEX_NAME} names it")
         return [directory / name for name in names]
-    files = sorted(directory.glob("*.safetensors"))
+    whole = directory / WHOLE_NAME
+    files = [whole] if whole.exists() else sorted(directory.glob("*.safetensors"))
     if files:
         return files
     pickled = sorted([*directory.glob("*.bin"), *directory.glob("*.pt"), *directory.glob("*.pth")])
@@ -68,6 +82,44 @@ def weight_header(file: Path) -> dict[str, Any]:
         raise UserError(f"{file} is damaged or cut short ({reason}); {remedy(file)}") from error
 
 
+def survey(directory: Path) -> dict[str, Stored]:
+    """Every tensor of every weight file in ``directory`` by name, from the headers only.
+
+    Raises UserError for a damaged file, for a tensor that two files hold, and for one that the
+    shard index places in a file that lacks it.
+    """
+    found: dict[str, Stored] = {}
+    for file in weight_files(directory):
+        for name, entry in weight_header(file).items():
+            if name == "__metadata__":
+                continue
+            if name in found:
+                raise UserError(
+                    f"tensor {name} is both in {found[name].file} and in {file.name}; "
+                    f"{remedy(file)}"
+                )
+            begin, end = entry["data_offsets"]
+            found[name] = Stored(file, tuple(entry["shape"]), entry["dtype"], end - begin)
+    for name, file_name in (_weight_map(directory) or {}).items():
+        if name not in found or found[name].file.name != file_name:
+            raise UserError(
+                f"{directory / file_name}: tensor {name} is missing, though {INDEX_NAME} says it "
+                f"is there; {remedy(directory / file_name)}"
+            )
+    return found
+
+
+def _weight_map(directory: Path) -> dict[str, str] | None:
+    """Tensor name → shard file name by the shard index; None without one."""
+    index = directory / INDEX_NAME
+    if not index.exists():
+        return None
+    mapped = read_json(index).get("weight_map")
+    if not isinstance(mapped, dict) or not mapped:
+        raise UserError(f"{index} has no weight_map; {remedy(index)}")
+    return {name: str(file_name) for name, file_name in mapped.items()}
+
+
 def check_directory(directory: Path) -> Path:
     """``directory`` if it has a config and complete safetensors weights, else UserError."""
     read_json(directory / "config.json")
@@ -77,6 +129,5 @@ def check_directory(directory: Path) -> Path:
 
 def check_complete(directory: Path) -> Path:
     """As ``check_directory``, and every weight file is as long as its own header says."""
-    for file in weight_files(check_directory(directory)):
-        weight_header(file)
+    survey(check_directory(directory))
     return directory

@@ -8,7 +8,8 @@ import torch
 from ..errors import UserError
 from .config import read_config
 from .decoder import Decoder
-from .weights import check_layers, load_weights, survey
+from .files import survey
+from .weights import check_layers, load_weights
 
 
 class NativeCheckpoint:

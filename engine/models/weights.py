@@ -7,7 +7,6 @@ checkpoint tensor is copied into its slice. Pickle weights are never read.
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -17,23 +16,15 @@ from torch.nn import Parameter
 from ..errors import UserError
 from .config import ModelConfig
 from .decoder import Decoder
-from .files import weight_files, weight_header
+from .files import Stored
 from .places import remedy
 from .slots import WeightSlot, ignorable, weight_slots
 
 # Pages of a memory-mapped file count as resident until it is unmapped, so a file is opened anew
 # after this many bytes: the copy in progress is all that exists twice.
 _REMAP_BYTES = 64 << 20
+_READABLE = ("F32", "BF16", "F16", "F64")
 _LAYER = re.compile(r"model\.layers\.([0-9]{1,9})\.")
-
-
-@dataclass(slots=True)
-class Stored:
-    """A tensor in a shard file, by its header alone."""
-
-    file: Path
-    shape: tuple[int, ...]
-    nbytes: int
 
 
 def load_weights(
@@ -50,9 +41,11 @@ def load_weights(
     ``stored`` is what ``survey`` of ``directory`` found.
 
     ``progress`` gets the fraction of bytes read. Raises UserError naming file and tensor for
-    missing, unexpected or misshapen tensors and for damaged files; ``model`` is then unusable.
+    quantized, missing, unexpected or misshapen tensors and for damaged files; ``model`` is then
+    unusable.
     """
     slots = weight_slots(model, stored)
+    _check_dtypes(model, stored)
     _check_names(model, stored, slots, directory)
     model.to(dtype=dtype).to_empty(device=device)
     parameters = dict(model.named_parameters())
@@ -62,17 +55,6 @@ def load_weights(
         for name in _filled(stored[group[0]].file, group, slots, parameters):
             done += stored[name].nbytes
             progress(done / total)  # out here, where what it raises is not taken for a bad file
-
-
-def survey(directory: Path) -> dict[str, Stored]:
-    """Every tensor of every weight file in ``directory`` by name, from the headers only."""
-    stored: dict[str, Stored] = {}
-    for file in weight_files(directory):
-        for name, entry in weight_header(file).items():
-            if name != "__metadata__":
-                begin, end = entry["data_offsets"]
-                stored[name] = Stored(file, tuple(entry["shape"]), end - begin)
-    return stored
 
 
 def check_layers(stored: dict[str, Stored], config: ModelConfig, directory: Path) -> None:
@@ -104,6 +86,16 @@ def _filled(
             f"{file}: cannot read tensor {names[0]} or one after it ({_first_line(error)}); "
             f"{remedy(file)}"
         ) from error
+
+
+def _check_dtypes(model: Decoder, stored: dict[str, Stored]) -> None:
+    for name, tensor in stored.items():
+        if tensor.dtype not in _READABLE and not ignorable(name, model):
+            raise UserError(
+                f"{tensor.file}: tensor {name} has dtype {tensor.dtype}, as in a quantized "
+                f"checkpoint; weights must be one of {', '.join(_READABLE)}: use the unquantized "
+                "safetensors or a .gguf file"
+            )
 
 
 def _check_names(

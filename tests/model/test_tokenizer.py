@@ -9,7 +9,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from minisgl_tui.engine.errors import UserError
-from minisgl_tui.engine.tokenizer import Detokenizer, Tokenizer, eos_token_ids
+from minisgl_tui.engine.generation_config import eos_token_ids
+from minisgl_tui.engine.tokenizer import Detokenizer, Tokenizer
 
 HARD_TEXTS = [
     "",
