@@ -43,7 +43,7 @@ def describe_machine(device: torch.device, dtype: torch.dtype, limits: Limits) -
         dtype=str(dtype).removeprefix("torch."),
         os=f"{platform.system()} {platform.release()}",
         python=platform.python_version(),
-        torch=torch.__version__,
+        torch=str(torch.__version__),
         minisgl_tui=version("minisgl-tui"),
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         limits=limits,

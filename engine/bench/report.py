@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 Row = Sequence[str]
 
+_LABELS = {"detokenize": "text"}  # columns that would be too wide by their full name
+
 
 def show_offline(results: "OfflineResults") -> str:
     """Rates and latencies, where the time went, the roof, and the peers."""
@@ -18,8 +20,8 @@ def show_offline(results: "OfflineResults") -> str:
     limits = machine.limits
     repeats = len(results.workloads[0].repeats)
     head = [
-        f"{results.model}, {machine.dtype} on {machine.device}: {machine.cpu}, "
-        f"{machine.threads} threads, torch {machine.torch}",
+        f"{_short(results.model)} in {machine.dtype} on {machine.device}",
+        f"{machine.cpu}, {machine.threads} threads, torch {machine.torch}",
         f"reads {limits.read_bandwidth / 1e9:.1f} GB/s, multiplies {limits.peak / 1e9:,.0f} "
         f"GFLOP/s; {_runs(repeats)}; the prefix cache is empty before each",
     ]
@@ -34,8 +36,8 @@ def show_server(results: ServerResults) -> str:
     repeats = len(results.workloads[0].repeats)
     rate = f", {results.request_rate:g} requests/s" if results.request_rate else ""
     head = (
-        f"{results.model} at {results.url}, at most {results.concurrency} at a time{rate}; "
-        f"{_runs(repeats)}"
+        f"{_short(results.model)} at {_short(results.url)}\n"
+        f"at most {results.concurrency} requests at a time{rate}; {_runs(repeats)}"
     )
     errors = [
         f"{report.workload}: {times} × {name}"
@@ -47,6 +49,11 @@ def show_server(results: ServerResults) -> str:
 
 def _paragraphs(*texts: str) -> str:
     return "\n\n".join(text for text in texts if text)
+
+
+def _short(name: str, most: int = 48) -> str:
+    """The end of a name that is too long, as that of a path says more than its beginning."""
+    return name if len(name) <= most else f"…{name[1 - most :]}"
 
 
 def _runs(repeats: int) -> str:
@@ -61,7 +68,7 @@ def _rates(reports: Sequence[Report]) -> str:
     for one in reports:
         rows.append(
             (
-                one.workload,
+                _short(one.workload, 13),
                 f"{one.output_tokens_per_s:,.1f}",
                 f"{one.total_tokens_per_s:,.1f}",
                 f"{one.seconds:.2f}",
@@ -76,21 +83,25 @@ def _rates(reports: Sequence[Report]) -> str:
 
 def _times(latency: Latency, count: int) -> str:
     values = (latency.p50, latency.p95, latency.p99)[:count]
-    return " / ".join("–" if value is None else f"{value * 1e3:.1f}" for value in values)
+    return " / ".join("–" if value is None else _milliseconds(value) for value in values)
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{seconds * 1e3:.{0 if seconds >= 0.1 else 1}f}"
 
 
 def _phases(reports: Sequence[Report]) -> str:
     names = list(reports[0].phases)
     rows: list[Row] = [
         ("% of the time", *([""] * len(names)), "roof %", "", ""),
-        ("workload", *names, "memory", "compute", "either"),
+        ("workload", *(_LABELS.get(name, name) for name in names), "memory", "compute", "either"),
     ]
     for one in reports:
         shares = [f"{100 * one.phases[name] / one.seconds:.1f}" for name in names]
         roof = one.roof
         fractions = (roof.memory, roof.compute, roof.fraction) if roof else (None, None, None)
         shown = ["–" if value is None else f"{100 * value:.0f}" for value in fractions]
-        rows.append((one.workload, *shares, *shown))
+        rows.append((_short(one.workload, 13), *shares, *shown))
     return table(rows)
 
 
@@ -98,7 +109,7 @@ def _peers(results: "OfflineResults") -> str:
     peers = [cell for peer in results.peers for cell in (peer.name, "ratio")]
     rows: list[Row] = [("seconds", "minisgl-tui", *peers)]
     for index, ours in enumerate(results.workloads):
-        cells = [ours.workload, f"{ours.seconds:.2f}"]
+        cells = [_short(ours.workload, 13), f"{ours.seconds:.2f}"]
         for peer in results.peers:
             theirs = peer.workloads[index]
             cells += [f"{theirs.seconds:.2f}", f"{peer.ratios[ours.workload]:.2f}"]

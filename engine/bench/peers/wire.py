@@ -7,7 +7,8 @@
     or            {"error": "…", "missing": "vllm"}     and ends; ``missing`` if not installed
 
 ``job.json`` holds ``model``, ``dtype``, ``threads``, ``max_model_len``, ``skip_tokenizer`` and
-``workloads``: by name, a list of ``{"prompt": [ids], "params": {...}}``. What the engine itself prints goes to stderr.
+``workloads``: by name, a list of ``{"prompt": [ids], "params": {...}}``. What the engine prints by
+itself goes to stderr.
 """
 
 import json

@@ -1,0 +1,199 @@
+"""The offline benchmark on a tiny model: the figures of a real engine, and a peer beside it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from minisgl_tui.engine.bench.compare import run_offline
+from minisgl_tui.engine.bench.costs import Limits, ModelCost
+from minisgl_tui.engine.bench.machine import measure_limits
+from minisgl_tui.engine.bench.measures import RunFailed
+from minisgl_tui.engine.bench.offline import OfflineEngine
+from minisgl_tui.engine.bench.peer import PeerChoice
+from minisgl_tui.engine.bench.report import show_offline
+from minisgl_tui.engine.bench.workloads import BenchRequest, BenchWorkload
+from minisgl_tui.engine.errors import UserError
+from minisgl_tui.engine.loader import open_checkpoint
+from minisgl_tui.engine.model_store import no_progress
+from minisgl_tui.engine.sampling import SamplingParams
+from minisgl_tui.tui import cli
+
+from .harness import make_checkpoint
+
+SETTINGS = {"dtype": "float32", "device": "cpu", "num_blocks": 200}
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("tiny")
+    make_checkpoint("llama", directory)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def engine(tiny: Path) -> OfflineEngine:
+    made = OfflineEngine(tiny, SETTINGS, no_progress)
+    made.warm_up()
+    return made
+
+
+def request(prompt: list[int], output_len: int = 4, **more: int) -> BenchRequest:
+    params = SamplingParams(temperature=0, max_tokens=output_len, ignore_eos=True)
+    return BenchRequest(prompt=prompt, params=params, **more)
+
+
+def workload(*requests: BenchRequest) -> BenchWorkload:
+    return BenchWorkload("load", list(requests))
+
+
+SHARED = workload(*(request([*range(3, 67), last]) for last in range(70, 78)))
+
+
+def test_each_run_is_cold_and_the_same(engine: OfflineEngine) -> None:
+    first, second = engine.run(SHARED), engine.run(SHARED)
+    assert first.cached_tokens == second.cached_tokens == 7 * 64
+    assert (first.prompt_tokens, first.output_tokens, first.steps) == (8 * 65, 32, second.steps)
+    assert (len(first.ttft), len(first.itl)) == (8, 24)
+    assert sum(first.phases.values()) == pytest.approx(first.seconds)
+    assert first.phases["forward"] > 0
+    assert max(first.ttft) < first.seconds
+
+
+def test_requests_arrive_at_their_step_and_nobody_waits_for_an_idle_engine(
+    engine: OfflineEngine,
+) -> None:
+    load = workload(
+        request([5] * 9, 3),
+        request([6] * 9, 2, at_step=1),
+        request([7] * 9, 2, at_step=500),
+        request([8] * 9, 2, at_step=500),
+    )
+    run = engine.run(load)
+    assert run.steps == 3 + 2
+
+
+def test_what_cannot_fit_is_refused_before_anything_runs(engine: OfflineEngine) -> None:
+    with pytest.raises(UserError, match="workload load, request 2: token id 199 is not in"):
+        engine.run(workload(request([5]), request([199])))
+
+
+def test_a_request_that_gets_too_little_fails_the_run(tiny: Path) -> None:
+    small = OfflineEngine(tiny, {**SETTINGS, "num_blocks": 2}, no_progress)
+    with pytest.raises(RunFailed, match="workload load, request 1:"):
+        small.run(workload(request([5] * 30, 20)))
+    assert small.run(workload(request([5] * 20, 2))).output_tokens == 2
+
+
+def test_a_model_costs_what_its_shapes_say(tiny: Path) -> None:
+    checkpoint = open_checkpoint(tiny)
+    cost = ModelCost.of(tiny, checkpoint.vocab_size, checkpoint.attention, 4)
+    layer = 48 * 48 * 2 + 48 * 16 * 2 + 3 * 48 * 80
+    assert cost == ModelCost(
+        body=3 * layer, head=199 * 48, kv=3 * 2 * 16, attend=3 * 4 * 48, itemsize=4
+    )
+
+
+def test_the_limits_of_the_machine_are_plausible() -> None:
+    limits = measure_limits(torch.device("cpu"), torch.float32)
+    assert 5e8 < limits.read_bandwidth < 2e12
+    assert 1e9 < limits.peak < 1e14
+
+
+def test_results_have_the_machine_the_roof_and_a_table_under_100_columns(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "minisgl_tui.engine.bench.offline.measure_limits", lambda *_: Limits(1e10, 1e11)
+    )
+    other = BenchWorkload("other", SHARED.requests, {"block_size": 8, "max_running_requests": 2})
+    stages: list[str] = []
+    results = run_offline(
+        tiny,
+        open_checkpoint(tiny),
+        [SHARED, other],
+        SETTINGS,
+        repeats=2,
+        threads=2,
+        progress=lambda stage, fraction: stages.append(stage),
+    )
+    shared, changed = results.workloads
+    assert len(shared.repeats) == 2
+    assert (changed.steps or 0) > (shared.steps or 0)
+    assert shared.roof is not None
+    assert 0 < shared.roof.memory <= shared.roof.fraction
+    assert (results.machine.threads, results.machine.dtype) == (2, "float32")
+    repeats = [stage for stage in stages if ", repeat" in stage]
+    assert repeats == [f"{name}, repeat {n} of 2" for name in ("load", "other") for n in (1, 2)]
+    text = show_offline(results)
+    assert all(len(line) < 100 for line in text.splitlines())
+    assert "load" in text and "GB/s" in text
+
+
+def command(*words: str) -> list[str]:
+    return [sys.executable, "-m", "minisgl_tui.tui.cli", "bench", *words]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> str:
+    path = tmp_path / "mine.toml"
+    path.write_text("[[requests]]\ntokens = [9, 8, 7]\nmax_tokens = 3\nignore_eos = true\n")
+    return str(path)
+
+
+def test_the_command_prints_json_with_everything(
+    tiny: Path, file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--model", str(tiny), "--workload", file, "--repeats", "1", "--threads", "2"]
+    assert cli.main(["bench", *words, "--dtype", "float32", "--json"]) == 0
+    results = json.loads(capsys.readouterr().out)
+    assert results["machine"]["torch"] == torch.__version__
+    assert results["engine"] == {"dtype": "float32"}
+    (report,) = results["workloads"]
+    assert (report["workload"], report["output_tokens"], report["steps"]) == ("mine", 3, 3)
+
+
+def test_ctrl_c_ends_it_in_one_line(tiny: Path, tmp_path: Path) -> None:
+    path = tmp_path / "endless.toml"
+    path.write_text(
+        "[[requests]]\ntokens = [9]\nmax_tokens = 400\nignore_eos = true\nrepeat = 50000\n"
+    )
+    words = command("--model", str(tiny), "--workload", str(path), "--dtype", "float32")
+    running = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+    assert running.stderr is not None
+    lines = []
+    for line in running.stderr:
+        lines.append(line)
+        if "repeat 1 of 3" in line:
+            break
+    time.sleep(1)
+    running.send_signal(signal.SIGINT)
+    _, rest = running.communicate(timeout=60)
+    assert running.returncode == 130, rest
+    assert rest == "minisgl-tui: interrupted\n"
+
+
+@pytest.mark.long
+def test_transformers_runs_beside_it_and_gives_what_was_asked(tiny: Path) -> None:
+    mixed = workload(request([5] * 9, 3), request([6, 7], 6), *[request([8] * 20, 2)] * 20)
+    results = run_offline(
+        tiny,
+        open_checkpoint(tiny),
+        [mixed],
+        SETTINGS,
+        repeats=2,
+        threads=min(2, os.cpu_count() or 1),
+        peers=[PeerChoice.parse("transformers")],
+    )
+    (peer,) = results.peers
+    assert peer.name.startswith("transformers ")
+    (theirs,) = peer.workloads
+    assert theirs.output_tokens == 3 + 6 + 40
+    assert len(theirs.repeats) == 2
+    assert peer.ratios == {"load": theirs.seconds / results.workloads[0].seconds}
+    assert peer.name in show_offline(results)
