@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -28,9 +29,10 @@ _UNTHINKABLE = 10**24  # bytes; no machine comes near, and everything below can 
 class KVCache:
     """Keys and values of every layer, by block.
 
-    ``keys[layer]`` is ``[num_blocks, block_size, kv_heads, head_dim]`` by that layer's spec in
-    ``layers``, ``values[layer]`` the same with ``value_dim``. Slot ``s`` is position
-    ``s % block_size`` of block ``s // block_size``.
+    ``keys[layer]`` is ``[kv_heads, num_blocks + 1, block_size, head_dim]`` by that layer's spec in
+    ``layers``, ``values[layer]`` the same with ``value_dim``: heads first, so that what is gathered
+    for a batch needs no rearranging. Slot ``s`` is position ``s % block_size`` of block
+    ``s // block_size``. The last block, ``padding_block``, belongs to nobody and is always zero.
     """
 
     def __init__(
@@ -47,12 +49,12 @@ class KVCache:
         self.layers = tuple(layers)
 
         def empty(heads: int, size: int) -> Tensor:
-            shape = (num_blocks, block_size, heads, size)
+            shape = (heads, num_blocks + 1, block_size, size)
             return torch.empty(shape, dtype=dtype, device=device)
 
         try:
-            # Not zeroed: pages then take no memory until a block is used. So what an unused slot
-            # holds is anything at all, and attention must not let it through.
+            # Not zeroed: pages then take no memory until a block is used. Until it is written or
+            # cleared, a slot holds anything at all.
             self.keys = [empty(spec.num_kv_heads, spec.head_dim) for spec in layers]
             self.values = [empty(spec.num_kv_heads, spec.value_dim) for spec in layers]
         except (RuntimeError, TypeError) as error:  # TypeError: sizes beyond 64 bits
@@ -62,11 +64,40 @@ class KVCache:
                 f"{block_size} tokens, and that could not be allocated; use a smaller --kv-memory"
             ) from error
 
+        self.padding_block = num_blocks
+        self.clear([self.padding_block])
+
+    def clear(self, blocks: Sequence[int]) -> None:
+        """Zero ``blocks`` in all layers. A runner does so to those that a step begins to fill: the
+        slots behind what is written are read and masked, and 0 times a stale NaN would be NaN."""
+        if not blocks:
+            return
+        index = torch.tensor(blocks, device=self.device)
+        for tensor in (*self.keys, *self.values):
+            tensor.index_fill_(1, index, 0)
+
+    def index(self, blocks: np.ndarray, num_kv_heads: int) -> Tensor:
+        """``blocks [n]`` (int64) as ``gather`` wants them, for layers with that many KV heads."""
+        heads = np.arange(num_kv_heads)[:, None] * (self.num_blocks + 1)
+        return torch.from_numpy((heads + blocks).ravel()).to(self.device)
+
+    def gather(self, layer: int, index: Tensor, rows: int) -> tuple[Tensor, Tensor]:
+        """Keys ``[kv_heads * rows, L, head_dim]`` and values ``[kv_heads * rows, L, value_dim]`` of
+        ``rows`` lists of blocks, one after the other in ``index`` and equally long."""
+        spec = self.layers[layer]
+        k = self.keys[layer].view(-1, self.block_size * spec.head_dim)
+        v = self.values[layer].view(-1, self.block_size * spec.value_dim)
+        batch = spec.num_kv_heads * rows
+        return (
+            k.index_select(0, index).view(batch, -1, spec.head_dim),
+            v.index_select(0, index).view(batch, -1, spec.value_dim),
+        )
+
     def write(self, layer: int, slots: Tensor, k: Tensor, v: Tensor) -> None:
         """Store ``k [N, kv_heads, head_dim]`` and ``v [N, kv_heads, value_dim]`` in ``slots [N]``
         int64."""
-        self.keys[layer].flatten(0, 1).index_copy_(0, slots, k)
-        self.values[layer].flatten(0, 1).index_copy_(0, slots, v)
+        self.keys[layer].flatten(1, 2).index_copy_(1, slots, k.transpose(0, 1))
+        self.values[layer].flatten(1, 2).index_copy_(1, slots, v.transpose(0, 1))
 
 
 def bytes_per_block(layers: Sequence[AttentionSpec], block_size: int, dtype: torch.dtype) -> int:

@@ -12,7 +12,13 @@ from torch import Tensor
 
 from ..models.base import CausalLM
 from ..plan import Plan, StepOutput
-from .attention.base import AttentionBackend, AttentionPlan, row_spans, token_slots
+from .attention.base import (
+    AttentionBackend,
+    AttentionPlan,
+    begun_blocks,
+    row_spans,
+    token_slots,
+)
 from .kv_cache import KVCache
 from .sampler import SampleRow, request_seed, sample, token_logprobs
 
@@ -70,6 +76,7 @@ class ModelRunner:
             for row, span in zip(plan.rows, spans, strict=True)
             if row.samples
         ]
+        self.cache.clear(begun_blocks(spans, self.cache.block_size))
         slots = torch.from_numpy(token_slots(spans, self.cache.block_size)).to(device)
         return (
             torch.tensor(tokens, dtype=torch.int64, device=device),

@@ -145,7 +145,7 @@ def make_runner(
     cache = KVCache(checkpoint.attention, **sizes, dtype=torch.float32, device=CPU)
     if poison:
         for tensor in (*cache.keys, *cache.values):
-            tensor.fill_(float("nan"))
+            tensor[:, :num_blocks].fill_(float("nan"))
     return ModelRunner(model, cache, make_backend(attention, CPU))
 
 

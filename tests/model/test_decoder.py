@@ -24,7 +24,7 @@ from .harness import (
     reference_logits,
 )
 
-BACKENDS = ("reference", "sdpa")
+BACKENDS = ("reference", "sdpa", "grouped")
 BLOCK_SIZES = (1, 5, 16)
 
 

@@ -31,6 +31,11 @@ class RowSpan:
     length: int
     blocks: np.ndarray
 
+    @property
+    def start(self) -> int:
+        """Position of the first query: tokens of context that were there before."""
+        return self.length - self.count
+
 
 @dataclass(frozen=True, slots=True)
 class AttentionPlan:
@@ -69,9 +74,18 @@ def token_slots(spans: list[RowSpan], block_size: int) -> np.ndarray:
     """Slot of every packed token, int64 ``[N]``."""
     parts: list[np.ndarray] = []
     for span in spans:
-        positions = np.arange(span.length - span.count, span.length)
+        positions = np.arange(span.start, span.length)
         parts.append(span.blocks[positions // block_size] * block_size + positions % block_size)
     return np.concatenate(parts)
+
+
+def begun_blocks(spans: list[RowSpan], block_size: int) -> list[int]:
+    """Blocks that get their first tokens in this step, but not all: the rest must read as zero."""
+    return [
+        int(span.blocks[-1])
+        for span in spans
+        if span.length % block_size and span.start <= span.length // block_size * block_size
+    ]
 
 
 def causal_mask(count: int, length: int, device: torch.device, window: int | None = None) -> Tensor:

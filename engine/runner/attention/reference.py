@@ -32,22 +32,22 @@ class ReferenceAttention:
 
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             cache.write(layer, plan.slots, k, v)
-            keys, values = cache.keys[layer].flatten(0, 1), cache.values[layer].flatten(0, 1)
+            keys, values = cache.keys[layer].flatten(1, 2), cache.values[layer].flatten(1, 2)
             spec = cache.layers[layer]
             out = q.new_empty(q.shape[0], spec.num_heads, spec.value_dim)
             for row, slots, mask in zip(plan.rows, context_slots, masks[spec.window], strict=True):
                 mine = slice(row.first, row.first + row.count)
-                out[mine] = _attention(q[mine], keys[slots], values[slots], mask, spec)
+                out[mine] = _attention(q[mine], keys[:, slots], values[:, slots], mask, spec)
             return out
 
         return attend
 
 
 def _attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, spec: AttentionSpec) -> Tensor:
-    """``q [T, H, D]`` against ``k [L, KV, D]``, ``v [L, KV, Dv]`` where ``mask [T, L]``:
+    """``q [T, H, D]`` against ``k [KV, L, D]``, ``v [KV, L, Dv]`` where ``mask [T, L]``:
     ``[T, H, Dv]``."""
-    k = k.float().repeat_interleave(spec.group, dim=1)
-    v = v.float().repeat_interleave(spec.group, dim=1)
-    scores = cap(torch.einsum("thd,lhd->htl", q.float(), k) * spec.scale, spec.softcap)
+    k = k.float().repeat_interleave(spec.group, dim=0)
+    v = v.float().repeat_interleave(spec.group, dim=0)
+    scores = cap(torch.einsum("thd,hld->htl", q.float(), k) * spec.scale, spec.softcap)
     weights = scores.masked_fill(~mask, float("-inf")).softmax(dim=-1)
-    return torch.einsum("htl,lhd->thd", weights, v).to(q.dtype)
+    return torch.einsum("htl,hld->thd", weights, v).to(q.dtype)

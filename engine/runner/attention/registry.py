@@ -4,11 +4,12 @@ import torch
 
 from ...errors import UserError
 from .base import AttentionBackend
+from .grouped import GroupedAttention
 from .reference import ReferenceAttention
 from .sdpa import SdpaAttention
 
 BACKENDS: dict[str, type[AttentionBackend]] = {
-    backend.name: backend for backend in (ReferenceAttention, SdpaAttention)
+    backend.name: backend for backend in (ReferenceAttention, SdpaAttention, GroupedAttention)
 }
 
 
@@ -18,7 +19,7 @@ def make_backend(name: str, device: torch.device) -> AttentionBackend:
     Raises UserError for a name that is not in the registry.
     """
     if name == "auto":
-        return SdpaAttention()  # runs everywhere; a device with a faster one would be asked here
+        return GroupedAttention() if device.type == "cpu" else SdpaAttention()
     if name not in BACKENDS:
         raise UserError(f"--attention is {name!r}; choose from auto, {', '.join(BACKENDS)}")
     return BACKENDS[name]()

@@ -1,8 +1,8 @@
-"""Attention with PyTorch's own kernels, on any device.
+"""Attention through PyTorch's ``scaled_dot_product_attention``: the backend for GPUs.
 
-Rows of one token (decodes) run together, padded to the longest of their bucket: the query heads
-that share a KV head become the rows of one small matrix product, so each key is read once. Longer
-rows (prefill chunks) run one by one through ``scaled_dot_product_attention`` without padding.
+Rows of one token (decodes) run together, padded to the longest of their bucket, with the query
+heads that share a KV head as the rows of one query. Longer rows (prefill chunks) run one by one,
+without padding.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...models.base import Attend
+from ...models.base import Attend, AttentionSpec
 from ..kv_cache import KVCache
 from .base import AttentionPlan, RowSpan, cap, causal_mask
 
@@ -27,104 +27,91 @@ class SdpaAttention:
     name: ClassVar[str] = "sdpa"
 
     def prepare(self, plan: AttentionPlan, cache: KVCache) -> Attend:
-        buckets: dict[int, list[RowSpan]] = {}
-        parts: list[_Part] = []
-        for row in plan.rows:
-            if row.count == 1:
-                # Powers of two: at most half of what a bucket gathers is padding.
-                buckets.setdefault(len(row.blocks).bit_length(), []).append(row)
-            else:
-                parts.append(_prefill(row, cache))
-        parts.extend(_decode(rows, cache) for rows in buckets.values())
+        kinds = {spec: list(_arrange(plan.rows, spec, cache)) for spec in set(cache.layers)}
 
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             cache.write(layer, plan.slots, k, v)
             spec = cache.layers[layer]
             out = q.new_empty(q.shape[0], spec.num_heads, spec.value_dim)
-            for part in parts:
+            for part in kinds[spec]:
                 part(layer, q, out)
             return out
 
         return attend
 
 
-def _prefill(row: RowSpan, cache: KVCache) -> _Part:
-    blocks = torch.from_numpy(row.blocks).to(cache.device)
-    from_start = row.count == row.length
-    masks: dict[int | None, Tensor] = {}
+def _arrange(rows: list[RowSpan], spec: AttentionSpec, cache: KVCache) -> list[_Part]:
+    buckets: dict[int, list[RowSpan]] = {}
+    parts: list[_Part] = []
+    for row in rows:
+        if row.count == 1:
+            # Powers of two: at most half of what a bucket gathers is padding.
+            buckets.setdefault(len(row.blocks).bit_length(), []).append(row)
+        else:
+            parts.append(_prefill(row, spec, cache))
+    parts.extend(_decode(bucket, spec, cache) for bucket in buckets.values())
+    return parts
+
+
+def _prefill(row: RowSpan, spec: AttentionSpec, cache: KVCache) -> _Part:
+    index = cache.index(row.blocks, spec.num_kv_heads)
+    windowed = spec.window is not None and spec.window < row.length
+    causal = row.start == 0 and not windowed
+    mask = None if causal else causal_mask(row.count, row.length, cache.device, spec.window)
     mine = slice(row.first, row.first + row.count)
 
-    def mask_of(window: int | None) -> Tensor:
-        if window not in masks:
-            masks[window] = causal_mask(row.count, row.length, cache.device, window)
-        return masks[window]
-
     def part(layer: int, q: Tensor, out: Tensor) -> None:
-        spec = cache.layers[layer]
-        k = cache.keys[layer].index_select(0, blocks).flatten(0, 1)[: row.length].transpose(0, 1)
-        v = cache.values[layer].index_select(0, blocks).flatten(0, 1)[: row.length].transpose(0, 1)
-        queries = q[mine].transpose(0, 1)
-        window = None if spec.window is None or spec.window >= row.length else spec.window
-        if spec.softcap is not None:
-            queries = queries.reshape(spec.num_kv_heads, -1, spec.head_dim)
-            scores = cap((queries @ k.mT).float() * spec.scale, spec.softcap)
-            scores = scores.view(spec.num_kv_heads, spec.group, row.count, row.length)
-            weights = (
-                scores.masked_fill(~mask_of(window), float("-inf")).softmax(dim=-1).to(v.dtype)
-            )
-            result = (weights.flatten(1, 2) @ v).view(spec.num_heads, row.count, spec.value_dim)
-        else:
-            causal = from_start and window is None
-            result = F.scaled_dot_product_attention(
-                queries[None],
-                k[None],
-                v[None],
-                attn_mask=None if causal else mask_of(window),
-                is_causal=causal,
-                scale=spec.scale,
-                enable_gqa=spec.group > 1,
-            )[0]
-        out[mine] = result.transpose(0, 1)
+        k, v = (tensor[:, : row.length] for tensor in cache.gather(layer, index, 1))
+        out[mine] = _attention(q[mine].transpose(0, 1), k, v, mask, causal, spec).transpose(0, 1)
 
     return part
 
 
-def _decode(rows: list[RowSpan], cache: KVCache) -> _Part:
-    batch, longest = len(rows), max(len(row.blocks) for row in rows)
-    padded = longest * cache.block_size
-    tables = np.zeros((batch, longest), dtype=np.int64)
+def _decode(rows: list[RowSpan], spec: AttentionSpec, cache: KVCache) -> _Part:
+    longest, heads = max(len(row.blocks) for row in rows), spec.num_kv_heads
+    tables = np.full((len(rows), longest), cache.padding_block, dtype=np.int64)
     for index, row in enumerate(rows):
         tables[index, : len(row.blocks)] = row.blocks
-    blocks = torch.from_numpy(tables.ravel()).to(cache.device)
-    lengths = torch.tensor([row.length for row in rows], device=cache.device)[:, None]
+    own = cache.index(tables.ravel(), heads)
     first = torch.tensor([row.first for row in rows], device=cache.device)
-    positions = torch.arange(padded, device=cache.device)
-    beyond = positions >= lengths
-    # Slots past a request's end hold other requests' values, or anything at all: 0 x NaN is NaN,
-    # so values are cleared there as well as scores masked.
-    unused_values = beyond[:, :, None, None]
-    pads = bool(beyond.any())
-    unseen: dict[int | None, Tensor | None] = {None: beyond[:, None, None, :] if pads else None}
-
-    def unseen_by(window: int | None) -> Tensor | None:
-        if window not in unseen:
-            hidden = beyond | (positions < lengths - (window or 0))
-            unseen[window] = hidden[:, None, None, :] if bool(hidden.any()) else None
-        return unseen[window]
+    lengths = torch.tensor([row.length for row in rows], device=cache.device)[:, None]
+    positions = torch.arange(longest * cache.block_size, device=cache.device)
+    seen = positions < lengths
+    if spec.window is not None:
+        seen &= positions >= lengths - spec.window
+    mask = seen[:, None, :].repeat(heads, 1, 1)
 
     def part(layer: int, q: Tensor, out: Tensor) -> None:
-        spec = cache.layers[layer]
-        k = cache.keys[layer].index_select(0, blocks).view(batch, padded, -1, spec.head_dim)
-        v = cache.values[layer].index_select(0, blocks).view(batch, padded, -1, spec.value_dim)
-        queries = q.index_select(0, first).view(batch, -1, spec.group, spec.head_dim)
-        scores = cap((queries @ k.permute(0, 2, 3, 1)).float() * spec.scale, spec.softcap)
-        hidden = unseen_by(spec.window)
-        if hidden is not None:
-            scores.masked_fill_(hidden, float("-inf"))
-        if pads:
-            v.masked_fill_(unused_values, 0)
-        weights = scores.softmax(dim=-1).to(v.dtype)
-        result = weights @ v.permute(0, 2, 1, 3)
-        out.index_copy_(0, first, result.reshape(batch, spec.num_heads, spec.value_dim))
+        k, v = cache.gather(layer, own, len(rows))
+        queries = q.index_select(0, first).view(len(rows), heads, spec.group, -1)
+        result = _attention(queries.transpose(0, 1).flatten(0, 1), k, v, mask, False, spec)
+        result = result.view(heads, len(rows), spec.group, -1).transpose(0, 1)
+        out.index_copy_(0, first, result.reshape(len(rows), spec.num_heads, -1))
 
     return part
+
+
+def _attention(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool, spec: AttentionSpec
+) -> Tensor:
+    """``q [B, T, D]`` against ``k [B / n, L, D]``, ``v [B / n, L, Dv]``: ``[B, T, Dv]``.
+
+    ``n`` is 1, or ``group`` where each KV head serves so many query heads that follow one another.
+    """
+    if spec.softcap is None:
+        return F.scaled_dot_product_attention(
+            q[None],
+            k[None],
+            v[None],
+            attn_mask=mask,
+            is_causal=causal,
+            scale=spec.scale,
+            enable_gqa=len(q) != len(k),
+        )[0]
+    if causal:
+        mask = causal_mask(q.shape[1], k.shape[1], q.device)
+    k, v = (tensor.repeat_interleave(len(q) // len(k), dim=0) for tensor in (k, v))
+    scores = cap((q @ k.mT).float() * spec.scale, spec.softcap)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, float("-inf"))
+    return scores.softmax(dim=-1).to(v.dtype) @ v

@@ -1,0 +1,327 @@
+"""Every other architecture: transformers' own model code, with our attention plugged in.
+
+The model's forward runs as it is, on packed tokens and without a cache; where it calls its
+attention function, ours is called. What each layer's attention computes is found by ``probe``
+before any weight is read, and what cannot be run exactly is refused by name. Never runs code from a
+checkpoint and never reads pickle: transformers sees neither the directory nor the Hub, only a
+config and tensors from safetensors files.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from ..errors import UserError
+from .base import Attend, AttentionSpec
+from .fields import MOST_LAYERS, MOST_TOKENS, Fields, Unsupported, shown
+from .files import Stored, read_json, survey
+from .packing import check_packing
+from .places import remedy
+from .probe import Refusal, first_line, probe
+from .quiet import quiet
+
+NAME = "minisgl_paged"
+
+# Settings with which a config could ask for other code, other files or other arithmetic.
+_DROPPED = (
+    "auto_map",
+    "attn_implementation",
+    "_attn_implementation",
+    "experts_implementation",
+    "_experts_implementation",
+    "transformers_weights",
+    "fusion_config",
+    "return_dict",
+    "use_return_dict",
+)
+
+
+@dataclass(slots=True)
+class _Step:
+    """The attention of the step that runs now."""
+
+    attend: Attend | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """What our attention function finds on the module that calls it."""
+
+    index: int
+    step: _Step
+
+
+def _paged_attention(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **_: Any
+) -> tuple[Tensor, None]:
+    """An attention function of transformers': ``[1, heads, N, D]`` in, ``[1, N, heads, D]`` out."""
+    layer: Any = module.minisgl_layer
+    if attention_mask is not None:
+        raise Refusal("it builds an attention mask of its own")
+    q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
+    return layer.step.attend(layer.index, q, k, v)[None], None
+
+
+class BridgedModel:
+    """A ``CausalLM`` around a transformers model; ``modules`` names the attention of each layer."""
+
+    def __init__(self, model: Any, modules: list[str]) -> None:
+        self.model = model
+        self._step = _Step()
+        for index, name in enumerate(modules):
+            model.get_submodule(name).minisgl_layer = _Layer(index, self._step)
+
+    def __call__(
+        self, input_ids: Tensor, positions: Tensor | None, attend: Attend, sample_rows: Tensor
+    ) -> Tensor:
+        """Logits ``[S, vocab]`` float32; without ``positions``, by the model's own numbering."""
+        self._step.attend = attend
+        try:
+            output = self.model(
+                input_ids=input_ids[None],
+                position_ids=None if positions is None else positions[None],
+                use_cache=False,
+                logits_to_keep=sample_rows,
+            )
+        finally:
+            self._step.attend = None  # it holds this step's tensors
+        return output.logits[0].float()
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        return self.model.parameters()
+
+
+class TransformersCheckpoint:
+    """A ``Checkpoint`` for ``BridgedModel``.
+
+    Raises UserError for a broken directory, and Unsupported with the reason for a model that cannot
+    be run through the bridge.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        import transformers
+        from transformers.modeling_utils import AttentionInterface
+
+        AttentionInterface.register(NAME, _paged_attention)
+        self.directory = directory
+        self._source = directory / "config.json"
+        raw = read_json(self._source)
+        _refuse_quantized(raw, self._source)
+        self.architecture = _architecture(raw, self._source)
+        self._stored = survey(directory)
+        with quiet(transformers):
+            self._class, self._config = self._read(transformers, raw)
+            text = self._config.get_text_config(decoder=True)
+            fields = Fields(_sizes(text), self._source)
+            layers = fields.size("num_hidden_layers", high=MOST_LAYERS)
+            if layers > len(self._stored):  # before anything is built: that can take minutes
+                raise UserError(
+                    f"{directory}: the weights are {len(self._stored)} tensors, but config.json "
+                    f"says num_hidden_layers {layers}; {remedy(self._source)}"
+                )
+            self.max_context = fields.size("max_position_embeddings", 2048, high=MOST_TOKENS)
+            self.max_context = min(self.max_context, *_exact_lengths(text), self.max_context)
+            try:
+                found = probe(self._build, layers, self.max_context)
+            except Refusal as error:
+                raise self._refused(error) from error
+            except Exception as error:  # transformers on a config of impossible sizes
+                raise UserError(
+                    f"{self._source}: no {self.architecture} can be made of it "
+                    f"({first_line(error)}); {remedy(self._source)}"
+                ) from error
+        self.attention: list[AttentionSpec] = found.attention
+        self.vocab_size = found.vocab_size
+        self._modules = found.modules
+
+    def load(
+        self,
+        *,
+        dtype: torch.dtype,
+        device: torch.device,
+        progress: Callable[[float], None] = lambda fraction: None,
+    ) -> BridgedModel:
+        """The model with the directory's weights, tried with packed tokens before it is returned.
+
+        Raises UserError for weights that cannot be used, and Unsupported where packed tokens give
+        other results than a text alone.
+        """
+        import transformers
+
+        told = _Told(progress)
+        with quiet(transformers, told):
+            try:
+                model = self._load(dtype).to(device)
+            except (UserError, torch.OutOfMemoryError) as error:
+                if isinstance(error, UserError):
+                    raise
+                need = sum(stored.nbytes for stored in self._stored.values())
+                raise UserError(
+                    f"{self.directory}: the weights need about {need / 1e9:.1f} GB, more than "
+                    f"{device} has free; use a smaller model or --dtype bfloat16"
+                ) from error
+            except Exception as error:
+                if error is told.raised:
+                    raise
+                raise UserError(
+                    f"{self.directory}: transformers cannot load it as {self.architecture} "
+                    f"({first_line(error)}); {remedy(self._source)}"
+                ) from error
+            bridged = BridgedModel(model, self._modules)
+            self._try(bridged, dtype, device)
+        return bridged
+
+    def _read(self, transformers: Any, raw: dict[str, Any]) -> tuple[Any, Any]:
+        """The model's class and its config object."""
+        kind = raw.get("model_type")
+        if not isinstance(kind, str) or kind not in transformers.CONFIG_MAPPING:
+            raise Unsupported(
+                f"{self._source}: transformers {transformers.__version__} knows no model_type "
+                f"{shown(kind)} ({self.architecture}), and code from checkpoints is never run"
+            )
+        kept = {key: value for key, value in raw.items() if key not in _DROPPED}
+        try:
+            config = transformers.CONFIG_MAPPING[kind].from_dict(kept)
+        except Exception as error:  # each config class checks in its own way
+            raise UserError(
+                f"{self._source} is no {kind} config ({first_line(error)}); {remedy(self._source)}"
+            ) from error
+        causal = transformers.MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config))
+        if causal is None or causal.__name__ != self.architecture:
+            known = "none" if causal is None else causal.__name__
+            raise Unsupported(
+                f"{self._source}: {self.architecture} is no causal language model of transformers "
+                f"(for model_type {kind} that is {known})"
+            )
+        if config.is_encoder_decoder:
+            raise self._refused("it is an encoder with a decoder")
+        return causal, config
+
+    def _build(self, attention: str) -> Any:
+        return self._class._from_config(
+            self._config, attn_implementation=attention, dtype=torch.bfloat16
+        )
+
+    def _load(self, dtype: torch.dtype) -> Any:
+        model, info = self._class.from_pretrained(
+            None,
+            config=self._config,
+            state_dict={name: _Lazy(name, stored) for name, stored in self._stored.items()},
+            attn_implementation=NAME,
+            dtype=dtype,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+        told = f"for {self.architecture} as config.json describes it"
+        for kind in ("missing", "unexpected"):
+            names = sorted(info[f"{kind}_keys"])
+            if names:
+                more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
+                raise UserError(f"{self.directory}: tensor {names[0]} is {kind}{more} {told}")
+        for name, found, expected in sorted(info["mismatched_keys"]):
+            raise UserError(
+                f"{self.directory}: tensor {name} has shape {list(found)}, but config.json asks "
+                f"for {list(expected)}"
+            )
+        return model.requires_grad_(False)
+
+    def _try(self, model: BridgedModel, dtype: torch.dtype, device: torch.device) -> None:
+        try:
+            with torch.inference_mode():
+                check_packing(
+                    model,
+                    self.attention,
+                    vocab_size=self.vocab_size,
+                    max_context=self.max_context,
+                    dtype=dtype,
+                    device=device,
+                )
+        except Refusal as error:
+            raise self._refused(error) from error
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # any model's own code
+            raise self._refused(f"it fails on packed tokens ({first_line(error)})") from error
+
+    def _refused(self, reason: object) -> Unsupported:
+        return Unsupported(
+            f"{self._source}: {self.architecture} cannot be run: {reason}; use another model"
+        )
+
+
+class _Told:
+    """``progress``, remembering what it raises, which is to come out unchanged."""
+
+    def __init__(self, progress: Callable[[float], None]) -> None:
+        self.progress = progress
+        self.raised: BaseException | None = None
+
+    def __call__(self, fraction: float) -> None:
+        try:
+            self.progress(fraction)
+        except BaseException as error:
+            self.raised = error
+            raise
+
+
+class _Lazy:
+    """A tensor in a file, read when indexed with ``...`` as transformers' loader does."""
+
+    def __init__(self, name: str, stored: Stored) -> None:
+        self.name, self.stored = name, stored
+        self.shape = torch.Size(stored.shape)
+
+    def __getitem__(self, index: Any) -> Tensor:
+        # Opened anew each time, and copied: pages of a mapped file count as memory in use until it
+        # is closed.
+        with safe_open(self.stored.file, framework="pt") as reader:
+            return reader.get_tensor(self.name)[index].clone()
+
+    def get_shape(self) -> list[int]:
+        return list(self.stored.shape)
+
+    def get_dtype(self) -> str:
+        return self.stored.dtype
+
+
+def _architecture(raw: dict[str, Any], source: Path) -> str:
+    named = raw.get("architectures")
+    name = named[0] if isinstance(named, list) and named else None
+    if not isinstance(name, str):
+        raise UserError(f"{source} names no architecture; a causal LM's config has architectures")
+    return name
+
+
+def _refuse_quantized(raw: dict[str, Any], source: Path) -> None:
+    given = raw.get("quantization_config")
+    if given is not None:
+        method = given.get("quant_method", "unknown") if isinstance(given, dict) else given
+        raise UserError(
+            f"{source}: quantized checkpoints ({shown(method)}) are not supported; "
+            "use the unquantized safetensors or a .gguf file"
+        )
+
+
+def _sizes(config: Any) -> dict[str, Any]:
+    names = ("num_hidden_layers", "max_position_embeddings")
+    return {name: getattr(config, name, None) for name in names}
+
+
+def _exact_lengths(config: Any) -> Iterator[int]:
+    """Lengths up to which rotary embedding does not depend on how long a text is.
+
+    ``longrope`` has two sets of frequencies and takes the other one for texts beyond its original
+    length, which with a cache even transformers does not do exactly.
+    """
+    settings = getattr(config, "rope_parameters", None) or {}
+    for each in (settings, *settings.values()):
+        if isinstance(each, dict) and each.get("rope_type") == "longrope":
+            original = each.get("original_max_position_embeddings")
+            original = original or getattr(config, "original_max_position_embeddings", None)
+            if isinstance(original, int):
+                yield original
