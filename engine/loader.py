@@ -5,6 +5,8 @@ from pathlib import Path
 
 from .errors import UserError
 from .models.base import CausalLM, Checkpoint
+from .models.bridge import TransformersCheckpoint
+from .models.fields import Unsupported
 from .models.native import NativeCheckpoint
 
 MODEL_IMPLS = ("auto", "native", "transformers")
@@ -34,8 +36,16 @@ def open_checkpoint(directory: Path, impl: str = "auto") -> Checkpoint:
     if impl not in MODEL_IMPLS:
         raise UserError(f"--model-impl is {impl!r}; choose from {', '.join(MODEL_IMPLS)}")
     if impl == "transformers":
-        raise UserError("--model-impl transformers is not there yet; use native")
-    return NativeCheckpoint(directory)
+        return TransformersCheckpoint(directory)
+    try:
+        return NativeCheckpoint(directory)
+    except Unsupported as native:
+        if impl == "native":
+            raise
+        try:
+            return TransformersCheckpoint(directory)
+        except Unsupported as bridged:
+            raise Unsupported(f"{bridged} (nor natively: {native})") from bridged
 
 
 def describe(name: str, directory: Path, checkpoint: Checkpoint, model: CausalLM) -> ModelInfo:

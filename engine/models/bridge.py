@@ -7,6 +7,7 @@ checkpoint and never reads pickle: transformers sees neither the directory nor t
 config and tensors from safetensors files.
 """
 
+import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,7 +126,7 @@ class TransformersCheckpoint:
                     f"says num_hidden_layers {layers}; {remedy(self._source)}"
                 )
             self.max_context = fields.size("max_position_embeddings", 2048, high=MOST_TOKENS)
-            self.max_context = min(self.max_context, *_exact_lengths(text), self.max_context)
+            self.max_context = min([self.max_context, *_exact_lengths(text)])
             try:
                 found = probe(self._build, layers, self.max_context)
             except Refusal as error:
@@ -191,7 +192,7 @@ class TransformersCheckpoint:
             raise UserError(
                 f"{self._source} is no {kind} config ({first_line(error)}); {remedy(self._source)}"
             ) from error
-        causal = transformers.MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config))
+        causal = transformers.MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
         if causal is None or causal.__name__ != self.architecture:
             known = "none" if causal is None else causal.__name__
             raise Unsupported(
@@ -203,8 +204,12 @@ class TransformersCheckpoint:
         return causal, config
 
     def _build(self, attention: str) -> Any:
+        """The model for the probe: what needs values to run is exchanged, shapes are the same."""
         return self._class._from_config(
-            self._config, attn_implementation=attention, dtype=torch.bfloat16
+            _with_static_rope(self._config),
+            attn_implementation=attention,
+            experts_implementation="batched_mm",
+            dtype=torch.bfloat16,
         )
 
     def _load(self, dtype: torch.dtype) -> Any:
@@ -312,16 +317,30 @@ def _sizes(config: Any) -> dict[str, Any]:
     return {name: getattr(config, name, None) for name in names}
 
 
+def _rope_settings(config: Any) -> Iterator[dict[str, Any]]:
+    """The rotary embedding of the model, or of each kind of its layers."""
+    settings = getattr(config, "rope_parameters", None) or {}
+    return (each for each in (settings, *settings.values()) if isinstance(each, dict))
+
+
+def _with_static_rope(config: Any) -> Any:
+    """A copy of ``config`` in which no rotary embedding looks at the values of positions."""
+    config = copy.deepcopy(config)
+    for settings in _rope_settings(config.get_text_config(decoder=True)):
+        if settings.get("rope_type") == "dynamic":
+            settings["rope_type"] = "default"
+    return config
+
+
 def _exact_lengths(config: Any) -> Iterator[int]:
     """Lengths up to which rotary embedding does not depend on how long a text is.
 
     ``longrope`` has two sets of frequencies and takes the other one for texts beyond its original
     length, which with a cache even transformers does not do exactly.
     """
-    settings = getattr(config, "rope_parameters", None) or {}
-    for each in (settings, *settings.values()):
-        if isinstance(each, dict) and each.get("rope_type") == "longrope":
-            original = each.get("original_max_position_embeddings")
+    for settings in _rope_settings(config):
+        if settings.get("rope_type") == "longrope":
+            original = settings.get("original_max_position_embeddings")
             original = original or getattr(config, "original_max_position_embeddings", None)
             if isinstance(original, int):
                 yield original

@@ -54,7 +54,10 @@ def check_packing(
         size = ours_alone.flatten(1).norm(dim=1)
         # The median: rounding may send a token or two to other experts, a fault concerns all.
         if not float((apart / (size + 1e-12)).median()) <= tolerance:
-            raise Refusal("what it computes for a token depends on other tokens of the batch")
+            raise Refusal(
+                "a token and its position do not determine what it computes for the token: it "
+                "numbers positions in its own way, or mixes tokens outside attention"
+            )
 
 
 def _trace(

@@ -148,7 +148,6 @@ _NOT_OURS = "its attention is not written for transformers' attention functions"
 
 def _built(build: Callable[[str], Any]) -> Any:
     try:
-        # bfloat16, for the shapes of grouped matrix products are only known for that.
         with torch.device("meta"):
             model = build(NAME).eval()
     except KeyError as error:
@@ -162,7 +161,10 @@ def _run(model: Any) -> Tensor:
     from inspect import signature
 
     if "position_ids" not in signature(model.forward).parameters:
-        raise Refusal(_recurrent(model) or "it computes positions itself and takes none")
+        raise Refusal(
+            _recurrent(model)
+            or "it takes no positions: it counts them itself, or adds a bias by distance (ALiBi)"
+        )
     tokens = torch.zeros(1, _TOKENS, dtype=torch.int64, device="meta")
     try:
         with torch.inference_mode():
@@ -256,8 +258,10 @@ def find_window(rule: Callable[..., Tensor], length: int) -> int | None:
     for query in {length - 1, length - 2, length // 2, length // 3, 1, 0} & set(range(length)):
         try:
             visible = rule(zero, zero, torch.tensor(query), keys).expand(length)
-        except Exception as error:  # a rule that depends on more than positions
-            raise Refusal(f"its mask cannot be read ({first_line(error)})") from error
+        except Exception as error:
+            raise Refusal(
+                "its mask depends on more than positions, as where attention is in chunks"
+            ) from error
         if bool(visible[query + 1 :].any()):
             raise Refusal("its attention looks ahead, so it is no causal language model")
         seen[query] = int(visible.sum())

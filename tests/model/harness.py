@@ -13,6 +13,8 @@ from minisgl_tui.engine.runner.kv_cache import KVCache
 from minisgl_tui.engine.runner.model_runner import ModelRunner
 from minisgl_tui.engine.sampling import SamplingParams
 
+from .zoo import BRIDGED, REFUSED
+
 CPU = torch.device("cpu")
 GREEDY = SamplingParams(temperature=0, max_tokens=8)
 
@@ -118,7 +120,7 @@ def make_checkpoint(name: str, directory: Path, **changes: Any) -> Any:
     """Save a random model of kind ``name`` in ``directory``; returns the transformers model."""
     import transformers
 
-    class_name, settings = {**TINY, **FEATURES}[name]
+    class_name, settings = {**TINY, **FEATURES, **BRIDGED, **REFUSED}[name]
     config = getattr(transformers, class_name)(**{**SMALL, **settings, **changes})
     torch.manual_seed(sum(name.encode()))
     model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
@@ -137,9 +139,10 @@ def make_runner(
     attention: str = "sdpa",
     num_blocks: int = 200,
     poison: bool = False,
+    impl: str = "auto",
 ) -> ModelRunner:
     """A float32 runner; ``poison`` fills the cache with NaN, as stale memory might be."""
-    checkpoint = open_checkpoint(directory)
+    checkpoint = open_checkpoint(directory, impl)
     model = checkpoint.load(dtype=torch.float32, device=CPU)
     sizes = {"num_blocks": num_blocks, "block_size": block_size}
     cache = KVCache(checkpoint.attention, **sizes, dtype=torch.float32, device=CPU)

@@ -24,8 +24,8 @@ def model(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def load(directory: Path) -> Any:
-    return open_checkpoint(directory).load(dtype=torch.float32, device=CPU)
+def load(directory: Path, impl: str = "auto") -> Any:
+    return open_checkpoint(directory, impl).load(dtype=torch.float32, device=CPU)
 
 
 def change_config(directory: Path, **changes: Any) -> None:
@@ -135,7 +135,7 @@ def test_what_the_decoder_does_not_compute_is_refused_by_name(
 ):
     change_config(model, **changes)
     with pytest.raises(UserError, match=named):
-        load(model)
+        load(model, "native")
 
 
 def test_both_spellings_of_the_rope_settings_mean_the_same(model: Path):

@@ -35,10 +35,21 @@ _PER_LAYER = {
     "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e5},
     "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
 }
+_GEMMA4 = {
+    "num_hidden_layers": 4,
+    "layer_types": ["sliding_attention", "full_attention"] * 2,
+    "head_dim": 16,
+    "global_head_dim": 24,
+    "sliding_window": 20,
+    "hidden_size_per_layer_input": 8,
+    "vocab_size_per_layer_input": 199,
+}
 
 BRIDGED: Kinds = {
     "apertus": ("ApertusConfig", {}),
     "arcee": ("ArceeConfig", {}),
+    "bert-decoder": ("BertConfig", {"is_decoder": True}),
+    "biogpt": ("BioGptConfig", {}),
     "cohere": ("CohereConfig", {"logit_scale": 0.3, "use_qk_norm": True}),
     "cohere2": ("Cohere2Config", {"sliding_window": 20, "num_hidden_layers": 4}),
     "deepseek-v2": (
@@ -75,6 +86,8 @@ BRIDGED: Kinds = {
     "glm": ("GlmConfig", {"head_dim": 8, "pad_token_id": 0}),
     "glm4": ("Glm4Config", {"head_dim": 8, "pad_token_id": 0}),
     "gpt-neox": ("GPTNeoXConfig", {"rotary_pct": 0.5}),
+    "gemma4": ("Gemma4TextConfig", {**_GEMMA4, "num_kv_shared_layers": 0}),
+    "gpt-bigcode": ("GPTBigCodeConfig", {"n_embd": 48, "n_head": 4, "n_layer": 2}),
     "gpt2": ("GPT2Config", {"n_positions": 512, "scale_attn_by_inverse_layer_idx": True}),
     "granite": (
         "GraniteConfig",
@@ -119,15 +132,13 @@ BRIDGED: Kinds = {
 
 REFUSED: Kinds = {
     "bert": ("BertConfig", {}),
-    "bert-decoder": ("BertConfig", {"is_decoder": True}),
     "bloom": ("BloomConfig", {"n_layer": 3, "n_head": 6}),
-    "codegen": ("CodeGenConfig", {"n_embd": 48, "n_head": 4, "n_layer": 2, "rotary_dim": 4}),
     "diffllama": ("DiffLlamaConfig", {}),
     "doge": ("DogeConfig", {}),
     "falcon": ("FalconConfig", {"alibi": False}),
     "gpt-neo": (
         "GPTNeoConfig",
-        {"num_layers": 2, "attention_types": [[["global", "local"], 1]], "num_heads": 4},
+        {"attention_types": [[["global", "local", "global"], 1]]},
     ),
     "gpt-oss": (
         "GptOssConfig",
@@ -154,14 +165,9 @@ REFUSED: Kinds = {
     "rwkv": ("RwkvConfig", {"attention_hidden_size": 48}),
     "xglm": ("XGLMConfig", {"num_layers": 2, "attention_heads": 4, "ffn_dim": 48, "d_model": 48}),
     "bart": ("BartConfig", {"decoder_layers": 2, "encoder_layers": 1, "d_model": 48}),
-    "biogpt": ("BioGptConfig", {}),
     "gemma3-embedding": (
         "Gemma3TextConfig",
         {"head_dim": 16, "sliding_window": 20, "use_bidirectional_attention": True},
     ),
-    "gpt-bigcode": ("GPTBigCodeConfig", {"n_embd": 48, "n_head": 4, "n_layer": 2}),
-    "gemma4": (
-        "Gemma4TextConfig",
-        {"head_dim": 16, "sliding_window": 20, "num_kv_shared_layers": 1},
-    ),
+    "gemma4-shared-kv": ("Gemma4TextConfig", {**_GEMMA4, "num_kv_shared_layers": 2}),
 }
