@@ -17,9 +17,13 @@ WHOLE_NAME = "model.safetensors"
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A tensor in a weight file; ``dtype`` as safetensors spells it: F32, BF16, I8, ..."""
+    """A tensor in a weight file; ``dtype`` as safetensors spells it: F32, BF16, I8, ...
+
+    ``offset`` in bytes counts from the end of the file's header.
+    """
 
     file: Path
+    offset: int
     shape: tuple[int, ...]
     dtype: str
     nbytes: int
@@ -99,7 +103,7 @@ def survey(directory: Path) -> dict[str, Stored]:
                     f"{remedy(file)}"
                 )
             begin, end = entry["data_offsets"]
-            found[name] = Stored(file, tuple(entry["shape"]), entry["dtype"], end - begin)
+            found[name] = Stored(file, begin, tuple(entry["shape"]), entry["dtype"], end - begin)
     for name, file_name in (_weight_map(directory) or {}).items():
         if name not in found or found[name].file.name != file_name:
             raise UserError(
