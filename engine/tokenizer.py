@@ -14,6 +14,7 @@ from typing import Any
 
 from .errors import RequestRefused, UserError
 from .generation_config import eos_token_ids
+from .models.files import read_json
 
 Message = dict[str, str]
 """One turn of a chat: ``{"role": "user", "content": "..."}``."""
@@ -26,12 +27,10 @@ class Tokenizer:
     """
 
     def __init__(self, directory: Path) -> None:
-        from transformers import AutoTokenizer
-
         self.directory = directory
         try:
             # A local path and local files only: loading never asks the network anything.
-            self._hf: Any = AutoTokenizer.from_pretrained(
+            self._hf: Any = _loader(directory).from_pretrained(
                 directory, local_files_only=True, trust_remote_code=False
             )
         except Exception as error:  # whatever a broken tokenizer file makes the library raise
@@ -210,6 +209,27 @@ class WindowDetokenizer(Detokenizer):
         self._window = self._window[-_TAIL_TOKENS:]
         self._settled = len(self._window)
         return text[len(before) :]
+
+
+def _loader(directory: Path) -> Any:
+    """``AutoTokenizer``, or the class that it would pick, where that is plain to see.
+
+    The class alone is ready a second sooner: AutoTokenizer imports and reads the model's config.
+    """
+    settings = _json_if_there(directory / "tokenizer_config.json")
+    named = settings.get("tokenizer_class") in ("TokenizersBackend", "PreTrainedTokenizerFast")
+    model = _json_if_there(directory / "config.json").get("model_type")
+    if named and model in ("llama", "smollm3") and "auto_map" not in settings:
+        from transformers import PreTrainedTokenizerFast
+
+        return PreTrainedTokenizerFast
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer
+
+
+def _json_if_there(path: Path) -> dict[str, Any]:
+    return read_json(path) if path.exists() else {}
 
 
 def _check_text(text: Any) -> None:

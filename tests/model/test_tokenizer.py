@@ -188,6 +188,32 @@ def test_every_source_of_end_tokens_counts(tmp_path: Path, sentencepiece: Tokeni
     assert Tokenizer(tmp_path).eos_ids == (7, 8, 9, 2)
 
 
+@pytest.mark.parametrize("name", ["TokenizersBackend", "PreTrainedTokenizerFast", "LlamaTokenizer"])
+def test_the_tokenizer_is_the_one_that_transformers_picks(tmp_path: Path, smollm: Path, name: str):
+    from transformers import AutoTokenizer
+
+    for file in ("tokenizer.json", "config.json", "chat_template.jinja", "tokenizer_config.json"):
+        (tmp_path / file).write_bytes((smollm / file).read_bytes())
+    settings = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    (tmp_path / "tokenizer_config.json").write_text(
+        json.dumps(settings | {"tokenizer_class": name, "add_bos_token": True})
+    )
+    ours, theirs = Tokenizer(tmp_path), AutoTokenizer.from_pretrained(tmp_path)
+    assert type(ours._hf) is type(theirs)
+    assert ours._hf.special_tokens_map == theirs.special_tokens_map
+    assert ours.eos_ids == (theirs.eos_token_id,)
+    assert ours._hf.backend_tokenizer.to_str() == theirs.backend_tokenizer.to_str()
+    for text in [*HARD_TEXTS, "<|im_start|>system 2024 <|im_end|>"]:
+        assert ours.encode(text) == theirs.encode(text)
+        assert ours.decode(theirs.encode(text)) == theirs.decode(
+            theirs.encode(text), skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+    chat = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi 😀"}]
+    assert ours.apply_chat(chat) == theirs.apply_chat_template(
+        chat, add_generation_prompt=True, return_dict=False
+    )
+
+
 def test_a_directory_without_a_tokenizer_is_a_user_error(tmp_path: Path):
     with pytest.raises(UserError, match="no usable tokenizer"):
         Tokenizer(tmp_path)
