@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from fake_peer import Fake, is_running
 from minisgl_tui.engine.bench.compare import run_offline
 from minisgl_tui.engine.bench.costs import Limits, ModelCost
 from minisgl_tui.engine.bench.machine import measure_limits
@@ -135,6 +136,26 @@ def test_results_have_the_machine_the_roof_and_a_table_under_100_columns(
     assert "load" in text and "GB/s" in text
 
 
+def test_a_peer_takes_turns_with_us_and_is_compared(tiny: Path, tmp_path: Path) -> None:
+    stages: list[str] = []
+    results = run_offline(
+        tiny,
+        open_checkpoint(tiny),
+        [SHARED],
+        SETTINGS,
+        repeats=2,
+        threads=2,
+        peers=[PeerChoice.parse(f"vllm={Fake(tmp_path).python()}")],
+        progress=lambda stage, fraction: stages.append(stage),
+    )
+    (peer,) = results.peers
+    assert peer.ratios == {"load": 0.5 / results.workloads[0].seconds}
+    assert [stage for stage in stages if ", repeat" in stage] == [
+        f"load, repeat {n} of 2: {name}" for n in (1, 2) for name in ("minisgl-tui", peer.name)
+    ]
+    assert "fake 1.0 of float32  ratio" in show_offline(results)
+
+
 def command(*words: str) -> list[str]:
     return [sys.executable, "-m", "minisgl_tui.tui.cli", "bench", *words]
 
@@ -158,24 +179,28 @@ def test_the_command_prints_json_with_everything(
     assert (report["workload"], report["output_tokens"], report["steps"]) == ("mine", 3, 3)
 
 
-def test_ctrl_c_ends_it_in_one_line(tiny: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_and_its_peers(tiny: Path, tmp_path: Path, number: signal.Signals) -> None:
     path = tmp_path / "endless.toml"
     path.write_text(
-        "[[requests]]\ntokens = [9]\nmax_tokens = 400\nignore_eos = true\nrepeat = 50000\n"
+        "[[requests]]\ntokens = [9]\nmax_tokens = 500\nignore_eos = true\nrepeat = 5000\n"
     )
-    words = command("--model", str(tiny), "--workload", str(path), "--dtype", "float32")
+    fake = Fake(tmp_path)
+    peer = f"vllm={fake.python()}"
+    words = command(
+        "--model", str(tiny), "--workload", str(path), "--dtype", "float32", "--peer", peer
+    )
     running = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
     assert running.stderr is not None
-    lines = []
     for line in running.stderr:
-        lines.append(line)
         if "repeat 1 of 3" in line:
             break
-    time.sleep(1)
-    running.send_signal(signal.SIGINT)
+    time.sleep(0.5)
+    running.send_signal(number)
     _, rest = running.communicate(timeout=60)
-    assert running.returncode == 130, rest
-    assert rest == "minisgl-tui: interrupted\n"
+    assert running.returncode == 128 + number, rest
+    assert rest == ("minisgl-tui: interrupted\n" if number == signal.SIGINT else "")
+    assert not any(is_running(pid) for pid in fake.pids)
 
 
 @pytest.mark.long
