@@ -23,7 +23,7 @@ from .policies import make_policies
 from .request import Request
 from .runner.attention.registry import make_backend
 from .runner.device import resolve_device, resolve_dtype
-from .runner.kv_cache import KVCache, blocks_in, default_blocks, parse_memory
+from .runner.kv_cache import KVCache, blocks_in, bytes_per_block, default_blocks, parse_memory
 from .runner.model_runner import ModelRunner
 from .sampling import SamplingParams
 from .tokenizer import Message, Tokenizer
@@ -131,7 +131,17 @@ class LLM:
         )
         if num_blocks is None:
             num_blocks = default_blocks(
-                checkpoint.attention, checkpoint.max_context, block_size, torch_dtype, torch_device
+                checkpoint.attention,
+                max_model_len or checkpoint.max_context,
+                block_size,
+                torch_dtype,
+                torch_device,
+            )
+            size = num_blocks * bytes_per_block(checkpoint.attention, block_size, torch_dtype)
+            progress(
+                f"KV pool: {num_blocks} blocks of {block_size} tokens, up to {size / 1e9:.2f} GB, "
+                f"by what {torch_device} has (--kv-memory and --num-blocks change it)",
+                None,
             )
         config = msgspec.structs.replace(
             settings,

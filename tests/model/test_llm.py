@@ -124,6 +124,14 @@ def test_a_bad_setting_is_named(checkpoint: tuple[Path, Any], settings: dict[str
         make(checkpoint, **settings)
 
 
+def test_a_pool_that_nobody_sized_says_what_it_takes(checkpoint: tuple[Path, Any]):
+    stages: list[str] = []
+    llm = make(checkpoint, num_blocks=None, progress=lambda stage, fraction: stages.append(stage))
+    (said,) = [stage for stage in stages if stage.startswith("KV pool")]
+    assert f"{llm.engine.config.num_blocks} blocks of 16 tokens" in said
+    assert "GB" in said and "cpu" in said and "--kv-memory" in said
+
+
 def test_text_goes_in_and_comes_out(smollm: Path, monkeypatch: pytest.MonkeyPatch):
     def refuse(*args: Any, **settings: Any) -> None:
         raise AssertionError("a model on this machine must not ask the network")
