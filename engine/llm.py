@@ -158,6 +158,7 @@ class LLM:
             device=torch_device,
         )
         self.model_info = describe(model, path, checkpoint, decoder)
+        decoder.pack()
         self.runner = ModelRunner(decoder, cache, backend, seed=seed)
         self.engine = Engine(config, self.runner)
         self._lock = Lock()

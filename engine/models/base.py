@@ -54,6 +54,10 @@ class CausalLM(Protocol):
 
     def parameters(self) -> Iterator[torch.nn.Parameter]: ...
 
+    def pack(self) -> None:
+        """Rearrange the weights for the processor, where that pays. They cannot be read then."""
+        ...
+
 
 class Checkpoint(Protocol):
     """A model directory whose config has been read and can be run; weights come with ``load``.

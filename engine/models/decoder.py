@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from .base import Attend
 from .config import ModelConfig
+from .linear import Linear, multiply_packed, pack, packs
 from .moe import Experts
 from .rope import inverse_frequencies
 
@@ -24,27 +25,16 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        wide = x.float()
-        wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.eps)
-        return self.weight * wide.to(x.dtype)
-
-
-class Linear(nn.Module):
-    """``x @ weight.T + bias``; the parameters are filled by the weight loader."""
-
-    def __init__(self, inputs: int, outputs: int, bias: bool) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(outputs, inputs), requires_grad=False)
-        self.bias = nn.Parameter(torch.empty(outputs), requires_grad=False) if bias else None
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight, self.bias)
+        return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary embedding in the half-split layout: ``x [N, heads, D]``, ``cos``/``sin [N, 1, D]``."""
+    """Rotary embedding in the half-split layout: ``x [N, heads, D]``, ``cos``/``sin [N, 1, D]``.
+
+    ``sin`` comes negated in its first half.
+    """
     first, second = x.chunk(2, dim=-1)
-    return x * cos + torch.cat((-second, first), dim=-1) * sin
+    return torch.addcmul(x * cos, torch.cat((second, first), dim=-1), sin)
 
 
 class Attention(nn.Module):
@@ -62,12 +52,14 @@ class Attention(nn.Module):
         self.k_norm = RMSNorm(self.head_dim, config.rms_norm_eps) if config.qk_norm else None
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
-        packed = self.qkv_proj(x).view(x.shape[0], -1, self.head_dim)
-        q, k, v = packed.split((self.heads, self.kv_heads, self.kv_heads), dim=1)
+        qkv = self.qkv_proj(x).view(x.shape[0], -1, self.head_dim)
+        qk, v = qkv.split((self.heads + self.kv_heads, self.kv_heads), dim=1)
         if self.q_norm is not None and self.k_norm is not None:
-            q, k = self.q_norm(q), self.k_norm(k)
+            q, k = qk.split((self.heads, self.kv_heads), dim=1)
+            qk = torch.cat((self.q_norm(q), self.k_norm(k)), dim=1)
         if self.rotary:
-            q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+            qk = rotate(qk, cos, sin)
+        q, k = qk.split((self.heads, self.kv_heads), dim=1)
         out = attend(self.layer, q, k, v)
         return self.o_proj(out.reshape(x.shape[0], -1))
 
@@ -83,7 +75,7 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         gate, up = self.gate_up_proj(x).chunk(2, dim=-1)
-        return self.down_proj(F.silu(gate) * up)
+        return self.down_proj(F.silu(gate).mul_(up))
 
 
 class Layer(nn.Module):
@@ -124,6 +116,7 @@ class Decoder(nn.Module):
         self.lm_head = (
             None if config.tied_embeddings else Linear(config.hidden_size, config.vocab_size, False)
         )
+        self.packed_head: Tensor | None = None  # of tied embeddings
         # Not a buffer: it stays float32 whatever the weights are, and no checkpoint holds it.
         self.inverse_frequencies = inverse_frequencies(config.rope, config.head_dim)
 
@@ -138,15 +131,29 @@ class Decoder(nn.Module):
         cos, sin = self.rotations(positions, x.dtype)
         for layer in self.layers:
             x = layer(x, cos, sin, attend)
-        x = self.norm(x[sample_rows])
-        head = self.embed_tokens if self.lm_head is None else self.lm_head.weight
-        return F.linear(x, head).float()
+        return self._head(self.norm(x[sample_rows])).float()
+
+    def pack(self) -> None:
+        """Rearrange the weights for the processor, where that pays. They cannot be read then."""
+        for module in self.modules():
+            if isinstance(module, Linear):
+                module.pack()
+        if self.lm_head is None and packs(self.embed_tokens):
+            self.packed_head = pack(self.embed_tokens)
+
+    def _head(self, x: Tensor) -> Tensor:
+        if self.lm_head is not None:
+            return self.lm_head(x)
+        if self.packed_head is not None:
+            return multiply_packed(x, self.packed_head)
+        return F.linear(x, self.embed_tokens)
 
     def rotations(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Cosine and sine, each ``[N, 1, head_dim]``, of every token's position."""
+        """What ``rotate`` needs for every token's position, each ``[N, 1, head_dim]``."""
         if self.inverse_frequencies.device != positions.device:
             self.inverse_frequencies = self.inverse_frequencies.to(positions.device)
         angles = positions[:, None].float() * self.inverse_frequencies
-        angles = torch.cat((angles, angles), dim=-1)[:, None, :]
         factor = self.config.rope.attention_factor
-        return (angles.cos() * factor).to(dtype), (angles.sin() * factor).to(dtype)
+        cos, sin = angles.cos() * factor, angles.sin() * factor
+        cos, sin = torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
+        return cos[:, None, :].to(dtype), sin[:, None, :].to(dtype)

@@ -68,14 +68,13 @@ class ModelRunner:
     def _inputs(self, plan: Plan) -> tuple[Tensor, Tensor, AttentionPlan, Tensor]:
         """Token ids ``[N]``, positions ``[N]``, the attention plan, rows to sample ``[S]``."""
         device = self.cache.device
-        spans = row_spans(plan, self.cache.block_size)
-        tokens = list(chain.from_iterable(r.request.tokens[r.start : r.end] for r in plan.rows))
-        positions = np.concatenate([np.arange(row.start, row.end) for row in plan.rows])
-        ends = [
-            span.first + span.count - 1
-            for row, span in zip(plan.rows, spans, strict=True)
-            if row.samples
-        ]
+        # Packed by shape, so that rows which attention runs together lie together.
+        rows = sorted(plan.rows, key=lambda row: (row.count, row.end))
+        spans = row_spans(rows, self.cache.block_size)
+        tokens = list(chain.from_iterable(r.request.tokens[r.start : r.end] for r in rows))
+        positions = np.concatenate([np.arange(row.start, row.end) for row in rows])
+        last = {id(row): span.first + span.count - 1 for row, span in zip(rows, spans, strict=True)}
+        ends = [last[id(row)] for row in plan.rows if row.samples]
         self.cache.clear(begun_blocks(spans, self.cache.block_size))
         slots = torch.from_numpy(token_slots(spans, self.cache.block_size)).to(device)
         return (

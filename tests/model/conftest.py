@@ -3,6 +3,10 @@
 import os
 from pathlib import Path
 
+# Before torch is imported: threads that wait by spinning make every test many times slower as soon
+# as anything else runs on the machine.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 import pytest
 import torch
 from minisgl_tui.engine.model_store import resolve

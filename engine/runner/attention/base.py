@@ -5,6 +5,7 @@ calls. The contract that makes prefix sharing work: inside a layer, K/V of *all*
 are written before any are read, because one request may read blocks that another fills right now.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ...models.base import Attend
-from ...plan import Plan
+from ...plan import Row
 from ..kv_cache import KVCache
 
 
@@ -58,11 +59,11 @@ class AttentionBackend(Protocol):
         ...
 
 
-def row_spans(plan: Plan, block_size: int) -> list[RowSpan]:
-    """The rows of ``plan``, packed in order."""
+def row_spans(rows: Sequence[Row], block_size: int) -> list[RowSpan]:
+    """``rows`` of a plan, packed in this order."""
     spans: list[RowSpan] = []
     first = 0
-    for row in plan.rows:
+    for row in rows:
         used = -(-row.end // block_size)
         blocks = np.asarray(row.request.block_table[:used], dtype=np.int64)
         spans.append(RowSpan(first, row.count, row.end, blocks))
