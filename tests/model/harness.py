@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from minisgl_tui.engine.loader import open_checkpoint
+from minisgl_tui.engine.models.base import CausalLM, Checkpoint
 from minisgl_tui.engine.plan import Plan, Row
 from minisgl_tui.engine.request import Request
 from minisgl_tui.engine.runner.attention.registry import make_backend
@@ -144,6 +145,26 @@ def make_runner(
     """A float32 runner; ``poison`` fills the cache with NaN, as stale memory might be."""
     checkpoint = open_checkpoint(directory, impl)
     model = checkpoint.load(dtype=torch.float32, device=CPU)
+    return runner_of(
+        checkpoint,
+        model,
+        block_size=block_size,
+        attention=attention,
+        num_blocks=num_blocks,
+        poison=poison,
+    )
+
+
+def runner_of(
+    checkpoint: Checkpoint,
+    model: CausalLM,
+    *,
+    block_size: int = 16,
+    attention: str = "sdpa",
+    num_blocks: int = 200,
+    poison: bool = False,
+) -> ModelRunner:
+    """As ``make_runner``, for a model that is loaded."""
     sizes = {"num_blocks": num_blocks, "block_size": block_size}
     cache = KVCache(checkpoint.attention, **sizes, dtype=torch.float32, device=CPU)
     if poison:
