@@ -1,7 +1,8 @@
 """vLLM as its users run it offline: ``LLM.generate``, compiled, prefix caching on, cold each time.
 
-On a CPU its default gives one core to its scheduler; here its threads are bound to as many cores as
-everybody else gets. Settings in the environment (``VLLM_…``) come first.
+Its threads are its own choice among the cores it is given: on a CPU it keeps one for its scheduler.
+On two cores that decodes twice as fast as binding threads to both, which wins on long prompts only;
+``VLLM_CPU_OMP_THREADS_BIND=0,1`` asks for that. Settings in the environment come first.
 """
 
 import os
@@ -15,10 +16,9 @@ CONTEXT = 4096
 
 
 def load(job: dict[str, Any]) -> tuple[str, wire.Run]:
-    cores = sorted(os.sched_getaffinity(0))[: job["threads"]]
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: job["threads"]])
     defaults = {
         "VLLM_CPU_KVCACHE_SPACE": "2",  # GiB
-        "VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, cores)),
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
         "HF_HUB_OFFLINE": "1",
