@@ -1,0 +1,161 @@
+"""Every attention backend computes what the reference does, for any shape of step."""
+
+import random
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from minisgl_tui.engine.models.base import AttentionSpec
+from minisgl_tui.engine.runner.attention import grouped
+from minisgl_tui.engine.runner.attention.base import (
+    AttentionPlan,
+    RowSpan,
+    begun_blocks,
+    token_slots,
+)
+from minisgl_tui.engine.runner.attention.registry import make_backend
+from minisgl_tui.engine.runner.attention.sharing import share
+from minisgl_tui.engine.runner.kv_cache import KVCache
+
+from .harness import CPU
+
+PLAIN = AttentionSpec(num_heads=6, num_kv_heads=2, head_dim=8, value_dim=8, scale=0.3)
+KINDS = {
+    "grouped heads": [PLAIN],
+    "a head each": [replace(PLAIN, num_kv_heads=6)],
+    "one KV head": [replace(PLAIN, num_kv_heads=1)],
+    "window": [PLAIN, replace(PLAIN, window=13)],
+    "softcap": [replace(PLAIN, softcap=2.0)],
+    "softcap and windows": [replace(PLAIN, softcap=2.0, window=size) for size in (1, 30)],
+    "smaller values": [replace(PLAIN, value_dim=5)],
+    "layers that differ": [PLAIN, replace(PLAIN, num_heads=4, num_kv_heads=4, head_dim=16)],
+}
+
+
+class Step:
+    """Random rows over a poisoned cache: decodes and chunks, some of them beginning with the blocks
+    of others, all contexts filled in."""
+
+    def __init__(self, seed: int, layers: list[AttentionSpec], dtype: torch.dtype) -> None:
+        rng = random.Random(seed)
+        self.size = rng.choice((1, 4, 16))
+        self.cache = KVCache(layers, num_blocks=900, block_size=self.size, dtype=dtype, device=CPU)
+        for tensor in (*self.cache.keys, *self.cache.values):
+            tensor[:, :-1] = float("nan")
+        unused = rng.sample(range(900), 900)
+        trunks = [[unused.pop() for _ in range(rng.randrange(1, 7))] for _ in range(2)]
+        trunks.append(trunks[0] + [unused.pop() for _ in range(3)])
+        self.rows: list[RowSpan] = []
+        first = 0
+        for _ in range(rng.randrange(1, 12)):
+            blocks = list(rng.choice(trunks)) if rng.random() < 0.7 else []
+            count = rng.choice((1, 1, 1, 2, 5, 33))
+            length = len(blocks) * self.size + rng.randrange(0, 40) + count
+            blocks += [unused.pop() for _ in range(-(-length // self.size) - len(blocks))]
+            self.rows.append(RowSpan(first, count, length, np.array(blocks)))
+            first += count
+        self.tokens = first
+        torch.manual_seed(seed)
+        # What earlier steps left: written by a plan in which every row computes all but its last.
+        past = [
+            RowSpan(0, row.start, row.start, row.blocks[: -(-row.start // self.size)])
+            for row in self.rows
+            if row.start
+        ]
+        self.cache.clear([int(block) for row in past for block in row.blocks])
+        for row in past:
+            slots = torch.from_numpy(token_slots([row], self.size))
+            for layer, spec in enumerate(layers):
+                shape = (len(slots), spec.num_kv_heads)
+                k, v = torch.randn(*shape, spec.head_dim), torch.randn(*shape, spec.value_dim)
+                self.cache.write(layer, slots, k.to(dtype), v.to(dtype))
+        self.cache.clear(begun_blocks(self.rows, self.size))
+        self.plan = AttentionPlan(self.rows, torch.from_numpy(token_slots(self.rows, self.size)))
+
+    def run(self, backend: str) -> list[torch.Tensor]:
+        attend = make_backend(backend, CPU).prepare(self.plan, self.cache)
+        torch.manual_seed(1)
+        outputs = []
+        for layer, spec in enumerate(self.cache.layers):
+            q = torch.randn(self.tokens, spec.num_heads, spec.head_dim)
+            k = torch.randn(self.tokens, spec.num_kv_heads, spec.head_dim)
+            v = torch.randn(self.tokens, spec.num_kv_heads, spec.value_dim)
+            outputs.append(attend(layer, *(tensor.to(self.cache.dtype) for tensor in (q, k, v))))
+        return outputs
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("backend", ["sdpa", "grouped"])
+@pytest.mark.parametrize("tile", [4, 128])
+def test_random_steps_equal_the_reference(
+    kind: str, backend: str, tile: int, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(grouped, "TILE_TOKENS", tile)
+    for seed in range(25):
+        step = Step(seed, KINDS[kind], torch.float32)
+        for ours, expected in zip(step.run(backend), step.run("reference"), strict=True):
+            assert ours.shape == expected.shape
+            torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("backend", ["sdpa", "grouped"])
+def test_random_steps_in_bfloat16_are_near_the_reference(backend: str):
+    for seed in range(25):
+        step = Step(seed, [PLAIN], torch.bfloat16)
+        for ours, expected in zip(step.run(backend), step.run("reference"), strict=True):
+            torch.testing.assert_close(ours, expected, rtol=0.05, atol=0.05)
+
+
+def test_a_step_with_more_scores_than_one_product_may_have_is_split(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(grouped, "MOST_SCORES", 100)
+    for seed in range(10):
+        step = Step(seed, [PLAIN], torch.float32)
+        for ours, expected in zip(step.run("grouped"), step.run("reference"), strict=True):
+            torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
+
+
+def rows_over(*tables: list[int], count: int = 1, size: int = 4) -> list[RowSpan]:
+    return [RowSpan(0, count, len(table) * size, np.array(table)) for table in tables]
+
+
+def shared(rows: list[RowSpan]) -> list[tuple[int, int]]:
+    return sorted((group.blocks, len(group.rows)) for group in share(rows, 4))
+
+
+TRUNK = list(range(20))
+
+
+def test_rows_with_one_beginning_share_it():
+    assert shared(rows_over(*([*TRUNK, 50 + i] for i in range(5)))) == [(20, 5)]
+
+
+def test_rows_with_nothing_in_common_are_one_group_that_shares_nothing():
+    assert shared(rows_over(*([100 * i + j for j in range(20)] for i in range(5)))) == [(0, 5)]
+
+
+def test_branches_share_more_than_their_trunk_where_that_saves_more():
+    left = [[0, *range(100, 120), 200 + i] for i in range(4)]
+    right = [[0, *range(300, 320), 400 + i] for i in range(4)]
+    assert shared(rows_over(*left, *right)) == [(21, 4), (21, 4)]
+
+
+def test_a_trunk_is_shared_where_its_branches_save_less():
+    left = [[*TRUNK, 100, 200 + i] for i in range(4)]
+    right = [[*TRUNK, 300, 400 + i] for i in range(4)]
+    assert shared(rows_over(*left, *right)) == [(20, 8)]
+
+
+def test_a_block_that_a_row_computes_in_this_step_is_not_shared_with_it():
+    """The writer's own queries lie inside it, so they would see keys that come after them."""
+    writer = rows_over(TRUNK, count=4 * 20)
+    readers = rows_over(*([*TRUNK, 50 + i] for i in range(3)))
+    groups = share([*writer, *readers], 4)
+    assert all(writer[0] not in group.rows or not group.blocks for group in groups)
+    assert max(group.blocks for group in groups) == 20
+
+
+def test_few_shared_blocks_are_not_worth_a_product_of_their_own():
+    assert shared(rows_over([0, 1, 2], [0, 1, 3])) == [(0, 2)]

@@ -1,0 +1,70 @@
+"""Packed weights multiply as plain ones do, and where packing fails nothing is packed."""
+
+from typing import Any
+
+import pytest
+import torch
+from minisgl_tui.engine.models import linear
+from minisgl_tui.engine.models.linear import Linear
+
+
+def layer(dtype: torch.dtype = torch.bfloat16, bias: bool = True) -> Linear:
+    torch.manual_seed(0)
+    made = Linear(64, 96, bias).to(dtype)
+    for parameter in made.parameters():
+        torch.nn.init.normal_(parameter)
+    return made
+
+
+@pytest.fixture(autouse=True)
+def forget_the_check():
+    linear._packing_works.cache_clear()
+    yield
+    linear._packing_works.cache_clear()
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("rows", [0, 1, 7, 300])
+def test_packing_changes_no_product_beyond_rounding(rows: int, bias: bool):
+    made = layer(bias=bias)
+    x = torch.randn(rows, 64).bfloat16()
+    before = made(x)
+    made.pack()
+    after = made(x)
+    assert after.shape == before.shape == (rows, 96)
+    torch.testing.assert_close(after, before, rtol=0.02, atol=0.1)
+
+
+def test_this_build_of_pytorch_packs():
+    made = layer()
+    made.pack()
+    assert made.packed is not None and made.weight is None
+
+
+def test_float32_stays_as_it_is():
+    made = layer(torch.float32)
+    made.pack()
+    assert made.packed is None
+
+
+def missing(*args: Any) -> torch.Tensor:
+    raise AttributeError("'_OpNamespace' 'mkldnn' object has no attribute '_linear_pointwise'")
+
+
+def wrong(x: torch.Tensor, packed: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    return torch.zeros(len(x), 96, dtype=x.dtype)
+
+
+@pytest.mark.parametrize(
+    ("name", "fault"), [("pack", missing), ("multiply_packed", missing), ("multiply_packed", wrong)]
+)
+def test_where_packing_is_missing_or_wrong_the_plain_product_is_used(
+    name: str, fault: Any, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(linear, name, fault)
+    made = layer()
+    x = torch.randn(3, 64).bfloat16()
+    before = made(x)
+    made.pack()
+    assert made.packed is None
+    assert torch.equal(made(x), before)
