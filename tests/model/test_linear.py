@@ -1,5 +1,10 @@
-"""Packed weights multiply as plain ones do, and where packing fails nothing is packed."""
+"""Packed weights multiply as plain ones do, and where packing fails nothing is packed. What the
+processor is good at is measured."""
 
+import os
+import platform
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -68,3 +73,26 @@ def test_where_packing_is_missing_or_wrong_the_plain_product_is_used(
     made.pack()
     assert made.packed is None
     assert torch.equal(made(x), before)
+
+
+def auto_dtype(**environment: str) -> str:
+    """What ``--dtype auto`` means on the CPU, in a process of its own."""
+    code = (
+        "import torch; from minisgl_tui.engine.runner.device import resolve_dtype; "
+        "print(resolve_dtype('auto', torch.device('cpu')))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.strip()
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="names instruction sets of x86")
+def test_bfloat16_is_chosen_where_the_processor_multiplies_it_and_only_there():
+    with_it = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    assert auto_dtype() == ("torch.bfloat16" if with_it else "torch.float32")
+    assert auto_dtype(ONEDNN_MAX_CPU_ISA="AVX2") == "torch.float32"
