@@ -23,7 +23,7 @@ from .fields import MOST_LAYERS, MOST_TOKENS, Fields, Unsupported, shown
 from .files import Stored, read_json, survey
 from .packing import check_packing
 from .places import remedy
-from .probe import Refusal, first_line, probe
+from .probe import Refusal, on_one_line, probe
 from .quiet import quiet
 
 NAME = "minisgl_paged"
@@ -96,6 +96,9 @@ class BridgedModel:
     def parameters(self) -> Iterator[nn.Parameter]:
         return self.model.parameters()
 
+    def pack(self) -> None:
+        """Nothing: the weights are read by transformers' own modules."""
+
 
 class TransformersCheckpoint:
     """A ``Checkpoint`` for ``BridgedModel``.
@@ -134,7 +137,7 @@ class TransformersCheckpoint:
             except Exception as error:  # transformers on a config of impossible sizes
                 raise UserError(
                     f"{self._source}: no {self.architecture} can be made of it "
-                    f"({first_line(error)}); {remedy(self._source)}"
+                    f"({on_one_line(error)}); {remedy(self._source)}"
                 ) from error
         self.attention: list[AttentionSpec] = found.attention
         self.vocab_size = found.vocab_size
@@ -171,7 +174,7 @@ class TransformersCheckpoint:
                     raise
                 raise UserError(
                     f"{self.directory}: transformers cannot load it as {self.architecture} "
-                    f"({first_line(error)}); {remedy(self._source)}"
+                    f"({on_one_line(error)}); {remedy(self._source)}"
                 ) from error
             bridged = BridgedModel(model, self._modules)
             self._try(bridged, dtype, device)
@@ -190,7 +193,7 @@ class TransformersCheckpoint:
             config = transformers.CONFIG_MAPPING[kind].from_dict(kept)
         except Exception as error:  # each config class checks in its own way
             raise UserError(
-                f"{self._source} is no {kind} config ({first_line(error)}); {remedy(self._source)}"
+                f"{self._source} is no {kind} config ({on_one_line(error)}); {remedy(self._source)}"
             ) from error
         causal = transformers.MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
         if causal is None or causal.__name__ != self.architecture:
@@ -251,7 +254,7 @@ class TransformersCheckpoint:
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # any model's own code
-            raise self._refused(f"it fails on packed tokens ({first_line(error)})") from error
+            raise self._refused(f"it fails on packed tokens ({on_one_line(error)})") from error
 
     def _refused(self, reason: object) -> Unsupported:
         return Unsupported(

@@ -17,12 +17,14 @@ from .base import AttentionSpec
 
 NAME = "minisgl_probe"
 _TOKENS, _ROWS = 8, 3
+_LONGEST = 200  # characters of somebody else's error
 _FARTHEST = 1 << 21  # positions up to here are tried when looking for a window
 
 # Arguments of an attention call that say nothing about what it computes.
 _HARMLESS = {"dropout", "position_ids", "use_cache", "logits_to_keep"}
 _HARMLESS |= {"output_attentions", "output_router_logits"}
 _READ = {"scaling", "softcap", "sliding_window"}  # the last also shows in the mask
+_OTHER_MASK = "its mask is neither causal nor a sliding window, as where attention is in chunks"
 _REASONS = {
     "s_aux": "its attention has sinks, which are not computed",
     "position_bias": "its attention adds a bias by position, which is not computed",
@@ -179,7 +181,7 @@ def _run(model: Any) -> Tensor:
             ).logits
     except Exception as error:  # any model's own code
         raise Refusal(
-            _recurrent(model) or f"it cannot be examined without weights ({first_line(error)})"
+            _recurrent(model) or f"it cannot be examined without weights ({on_one_line(error)})"
         ) from error
     if logits.shape[:2] != (1, _ROWS):
         raise Refusal("it does not compute logits for chosen tokens only")
@@ -259,21 +261,19 @@ def find_window(rule: Callable[..., Tensor], length: int) -> int | None:
         try:
             visible = rule(zero, zero, torch.tensor(query), keys).expand(length)
         except Exception as error:
-            raise Refusal(
-                "its mask depends on more than positions, as where attention is in chunks"
-            ) from error
+            raise Refusal(_OTHER_MASK) from error  # it depends on more than positions
         if bool(visible[query + 1 :].any()):
             raise Refusal("its attention looks ahead, so it is no causal language model")
         seen[query] = int(visible.sum())
         if not bool(visible[query + 1 - seen[query] : query + 1].all()):
-            raise Refusal("its mask is neither causal nor a sliding window")
+            raise Refusal(_OTHER_MASK)
     window = max(seen.values())
     if any(count != min(query + 1, window) for query, count in seen.items()):
-        raise Refusal("its attention is in chunks of the text, not a sliding window")
+        raise Refusal(_OTHER_MASK)
     return None if window >= length else window
 
 
-def first_line(error: BaseException) -> str:
-    """What ``error`` says, on one line of bearable length."""
-    lines = str(error).strip().splitlines()
-    return (lines[0] if lines else type(error).__name__)[:160]
+def on_one_line(error: BaseException) -> str:
+    """What ``error`` says, at a bearable length."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
