@@ -20,6 +20,12 @@ Message = dict[str, str]
 """One turn of a chat: ``{"role": "user", "content": "..."}``."""
 
 
+def has_tokenizer(directory: Path) -> bool:
+    """Whether texts can be had; random weights made for measuring often come without."""
+    names = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json")
+    return any((directory / name).exists() for name in names)
+
+
 class Tokenizer:
     """The tokenizer in a model directory.
 

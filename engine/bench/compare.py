@@ -14,9 +14,10 @@ import msgspec
 import torch
 
 from ..models.base import Checkpoint
+from ..tokenizer import has_tokenizer
 from .machine import Machine
 from .measures import Report, Run, report
-from .offline import OfflineEngine, has_tokenizer
+from .offline import OfflineEngine
 from .peer import Peer, PeerChoice
 from .workloads import BenchWorkload
 

@@ -20,6 +20,7 @@ from ..models.base import Checkpoint
 from ..request import Request
 from ..runner.device import DTYPES
 from ..sampling import SamplingParams
+from ..tokenizer import has_tokenizer
 from .costs import Limits, ModelCost
 from .machine import Machine, describe_machine, measure_limits
 from .measures import Run, RunFailed, measure_run
@@ -114,12 +115,6 @@ class OfflineEngine:
                 requests.append(engine.submit(due.prompt, due.params, priority=due.priority))
             engine.step()
         return requests
-
-
-def has_tokenizer(model: Path) -> bool:
-    """Whether texts can be had; random weights made for measuring often come without."""
-    names = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json")
-    return any((model / name).exists() for name in names)
 
 
 def _check(workload: BenchWorkload, requests: list[Request]) -> None:
