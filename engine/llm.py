@@ -23,6 +23,7 @@ from .policies import make_policies
 from .request import Request
 from .runner.attention.registry import make_backend
 from .runner.device import resolve_device, resolve_dtype
+from .runner.graphs import CudaRecorder, DecodeGraphs
 from .runner.kv_cache import KVCache, blocks_in, bytes_per_block, default_blocks, parse_memory
 from .runner.model_runner import ModelRunner
 from .sampling import SamplingParams
@@ -53,8 +54,8 @@ class LLM:
     ``model`` is an alias, a local directory, a ``.gguf`` file or a Hub id. ``num_blocks`` or
     ``kv_memory`` ("2GiB") sizes the KV pool, not both. ``max_model_len`` in tokens defaults to the
     model's context. ``model_impl`` is whose code computes it: ``native``, ``transformers`` or
-    ``auto``, native where that can. ``skip_tokenizer`` serves a checkpoint without one: ids in, ids
-    out. ``progress`` is told about downloads, conversion and loading; what it raises comes out
+    ``auto``, native where that can. ``cuda_graphs`` replays decode steps on CUDA where attention
+    is ``auto``. ``skip_tokenizer`` serves a checkpoint without one: ids in, ids out. ``progress`` is told about downloads, conversion and loading; what it raises comes out
     unchanged. Raises UserError for whatever cannot be used.
 
     ``default_params`` are the sampling parameters of calls that give none: those that the model's
@@ -82,6 +83,7 @@ class LLM:
         eviction_policy: str = "lru",
         attention: str = "auto",
         model_impl: str = "auto",
+        cuda_graphs: bool = True,
         seed: int = 0,
         skip_tokenizer: bool = False,
         progress: Progress | None = None,
@@ -159,7 +161,10 @@ class LLM:
         )
         self.model_info = describe(model, path, checkpoint, decoder)
         decoder.pack()
-        self.runner = ModelRunner(decoder, cache, backend, seed=seed)
+        graphs = None
+        if torch_device.type == "cuda" and cuda_graphs and attention == "auto":
+            graphs = DecodeGraphs(decoder, cache, CudaRecorder())
+        self.runner = ModelRunner(decoder, cache, backend, graphs=graphs, seed=seed)
         self.engine = Engine(config, self.runner)
         self._lock = Lock()
 

@@ -39,10 +39,19 @@ def add_engine_flags(parser: argparse.ArgumentParser) -> None:
     flags.add_argument("--max-model-len", type=int, metavar="N", help="longest prompt + output")
     add_policy_flags(flags)
     flags.add_argument(
-        "--attention", metavar="NAME", help="auto, reference or sdpa (default: auto)"
+        "--attention",
+        metavar="NAME",
+        help="auto, reference, grouped, sdpa or varlen (default: auto)",
     )
     flags.add_argument(
         "--model-impl", metavar="NAME", help="auto, native or transformers (default: auto)"
+    )
+    flags.add_argument(
+        "--no-cuda-graphs",
+        dest="cuda_graphs",
+        action="store_false",
+        default=None,
+        help="launch every kernel of a decode step anew (CUDA only)",
     )
     flags.add_argument("--seed", type=int, metavar="N", help="of sampling (default: 0)")
 
@@ -83,6 +92,7 @@ ENGINE_FLAGS = (
     "max_model_len",
     "attention",
     "model_impl",
+    "cuda_graphs",
     "seed",
 )
 

@@ -29,10 +29,11 @@ _UNTHINKABLE = 10**24  # bytes; no machine comes near, and everything below can 
 class KVCache:
     """Keys and values of every layer, by block.
 
-    ``keys[layer]`` is ``[kv_heads, num_blocks + 1, block_size, head_dim]`` by that layer's spec in
+    ``keys[layer]`` is ``[kv_heads, num_blocks + 2, block_size, head_dim]`` by that layer's spec in
     ``layers``, ``values[layer]`` the same with ``value_dim``: heads first, so that what is gathered
     for a batch needs no rearranging. Slot ``s`` is position ``s % block_size`` of block
-    ``s // block_size``. The last block, ``padding_block``, belongs to nobody and is always zero.
+    ``s // block_size``. Two blocks belong to nobody: ``padding_block`` is always zero, and nobody
+    reads what is written to ``scratch_block``.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class KVCache:
         self.layers = tuple(layers)
 
         def empty(heads: int, size: int) -> Tensor:
-            shape = (heads, num_blocks + 1, block_size, size)
+            shape = (heads, num_blocks + 2, block_size, size)
             return torch.empty(shape, dtype=dtype, device=device)
 
         try:
@@ -64,7 +65,7 @@ class KVCache:
                 f"{block_size} tokens, and that could not be allocated; use a smaller --kv-memory"
             ) from error
 
-        self.padding_block = num_blocks
+        self.padding_block, self.scratch_block = num_blocks, num_blocks + 1
         self.clear([self.padding_block])
 
     def clear(self, blocks: Sequence[int]) -> None:
@@ -78,8 +79,12 @@ class KVCache:
 
     def index(self, blocks: np.ndarray, num_kv_heads: int) -> Tensor:
         """``blocks [n]`` (int64) as ``gather`` wants them, for layers with that many KV heads."""
-        heads = np.arange(num_kv_heads)[:, None] * (self.num_blocks + 1)
-        return torch.from_numpy((heads + blocks).ravel()).to(self.device)
+        return self.index_on_device(torch.from_numpy(blocks).to(self.device), num_kv_heads)
+
+    def index_on_device(self, blocks: Tensor, num_kv_heads: int) -> Tensor:
+        """As ``index``, of a tensor."""
+        heads = torch.arange(num_kv_heads, device=self.device)[:, None] * (self.num_blocks + 2)
+        return (heads + blocks.flatten()).flatten()
 
     def gather(self, layer: int, index: Tensor, rows: int) -> tuple[Tensor, Tensor]:
         """Keys ``[kv_heads * rows, L, head_dim]`` and values ``[kv_heads * rows, L, value_dim]`` of
@@ -91,6 +96,15 @@ class KVCache:
         return (
             k.index_select(0, index).view(batch, -1, spec.head_dim),
             v.index_select(0, index).view(batch, -1, spec.value_dim),
+        )
+
+    def gather_slots(self, layer: int, slots: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys ``[N, kv_heads, head_dim]`` and values ``[N, kv_heads, value_dim]`` of ``slots
+        [N]``."""
+        keys, values = self.keys[layer].flatten(1, 2), self.values[layer].flatten(1, 2)
+        return (
+            keys.index_select(1, slots).transpose(0, 1),
+            values.index_select(1, slots).transpose(0, 1),
         )
 
     def write(self, layer: int, slots: Tensor, k: Tensor, v: Tensor) -> None:

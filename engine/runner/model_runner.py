@@ -3,6 +3,7 @@
 Owns the model, the KV cache and the order of work in a step; decides nothing about requests.
 """
 
+from collections.abc import Callable
 from itertools import chain
 from time import perf_counter
 
@@ -19,6 +20,7 @@ from .attention.base import (
     row_spans,
     token_slots,
 )
+from .graphs import DecodeGraphs
 from .kv_cache import KVCache
 from .sampler import SampleRow, request_seed, sample, token_logprobs
 
@@ -27,20 +29,29 @@ class ModelRunner:
     """A ``Runner`` over a model with its weights; ``seed`` is the engine's."""
 
     def __init__(
-        self, model: CausalLM, cache: KVCache, attention: AttentionBackend, *, seed: int = 0
+        self,
+        model: CausalLM,
+        cache: KVCache,
+        attention: AttentionBackend,
+        *,
+        graphs: DecodeGraphs | None = None,
+        seed: int = 0,
     ) -> None:
         self.model = model
         self.cache = cache
         self.attention = attention
+        self.graphs = graphs
         self.seed = seed
 
     @torch.inference_mode()
     def execute(self, plan: Plan) -> StepOutput:
         """Write the KV of every row's tokens and sample one token for each row that asks."""
         started = perf_counter()
-        inputs = self._inputs(plan)
+        forward = self._prepare(plan)
         prepared = perf_counter()
-        logits = self._forward(inputs)
+        logits = forward()
+        if logits.device.type == "cuda":
+            torch.cuda.synchronize(logits.device)  # so that the timings mean what they say
         forwarded = perf_counter()
         rows = [
             SampleRow(
@@ -63,31 +74,25 @@ class ModelRunner:
     @torch.inference_mode()
     def logits(self, plan: Plan) -> Tensor:
         """As ``execute`` but without choosing: ``[rows that sample, vocab]`` float32."""
-        return self._forward(self._inputs(plan))
+        return self._prepare(plan)()
 
-    def _inputs(self, plan: Plan) -> tuple[Tensor, Tensor, AttentionPlan, Tensor]:
-        """Token ids ``[N]``, positions ``[N]``, the attention plan, rows to sample ``[S]``."""
-        device = self.cache.device
+    def _prepare(self, plan: Plan) -> Callable[[], Tensor]:
+        """The forward pass of a step: logits ``[rows that sample, vocab]``, in the plan's order."""
+        device, size = self.cache.device, self.cache.block_size
         # Packed by shape, so that rows which attention runs together lie together.
         rows = sorted(plan.rows, key=lambda row: (row.count, row.end))
-        spans = row_spans(rows, self.cache.block_size)
+        spans = row_spans(rows, size)
+        self.cache.clear(begun_blocks(spans, size))
         tokens = list(chain.from_iterable(r.request.tokens[r.start : r.end] for r in rows))
-        positions = np.concatenate([np.arange(row.start, row.end) for row in rows])
         last = {id(row): span.first + span.count - 1 for row, span in zip(rows, spans, strict=True)}
-        ends = [last[id(row)] for row in plan.rows if row.samples]
-        self.cache.clear(begun_blocks(spans, self.cache.block_size))
-        slots = torch.from_numpy(token_slots(spans, self.cache.block_size)).to(device)
-        return (
-            torch.tensor(tokens, dtype=torch.int64, device=device),
-            torch.from_numpy(positions).to(device),
-            AttentionPlan(spans, slots),
-            torch.tensor(ends, dtype=torch.int64, device=device),
-        )
-
-    def _forward(self, inputs: tuple[Tensor, Tensor, AttentionPlan, Tensor]) -> Tensor:
-        input_ids, positions, attention_plan, sample_rows = inputs
-        attend = self.attention.prepare(attention_plan, self.cache)
-        logits = self.model(input_ids, positions, attend, sample_rows)
-        if logits.device.type == "cuda":
-            torch.cuda.synchronize(logits.device)  # so that the timings mean what they say
-        return logits
+        ends = torch.tensor([last[id(row)] for row in plan.rows if row.samples], dtype=torch.int64)
+        sample_rows = ends.to(device)
+        replay = self.graphs.prepare(tokens, spans) if self.graphs else None
+        if replay is not None:
+            return lambda: replay()[sample_rows]
+        positions = np.concatenate([np.arange(row.start, row.end) for row in rows])
+        slots = torch.from_numpy(token_slots(spans, size)).to(device)
+        attend = self.attention.prepare(AttentionPlan(spans, slots), self.cache)
+        input_ids = torch.tensor(tokens, dtype=torch.int64, device=device)
+        packed_positions = torch.from_numpy(positions).to(device)
+        return lambda: self.model(input_ids, packed_positions, attend, sample_rows)

@@ -1,19 +1,26 @@
 """Every attention backend computes what the reference does, for any shape of step."""
 
 import random
+import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from minisgl_tui.engine.models.base import AttentionSpec
-from minisgl_tui.engine.runner.attention import grouped
+from minisgl_tui.engine.errors import UserError
+from minisgl_tui.engine.models.base import Attend, AttentionSpec
+from minisgl_tui.engine.runner.attention import grouped, varlen
 from minisgl_tui.engine.runner.attention.base import (
+    AttentionBackend,
     AttentionPlan,
     RowSpan,
     begun_blocks,
+    causal_mask,
     token_slots,
 )
+from minisgl_tui.engine.runner.attention.fastest import FastestAttention
+from minisgl_tui.engine.runner.attention.grouped import GroupedAttention
+from minisgl_tui.engine.runner.attention.reference import ReferenceAttention
 from minisgl_tui.engine.runner.attention.registry import make_backend
 from minisgl_tui.engine.runner.attention.sharing import share
 from minisgl_tui.engine.runner.kv_cache import KVCache
@@ -42,7 +49,7 @@ class Step:
         self.size = rng.choice((1, 4, 16))
         self.cache = KVCache(layers, num_blocks=900, block_size=self.size, dtype=dtype, device=CPU)
         for tensor in (*self.cache.keys, *self.cache.values):
-            tensor[:, :-1] = float("nan")
+            tensor[:, :900] = float("nan")
         unused = rng.sample(range(900), 900)
         trunks = [[unused.pop() for _ in range(rng.randrange(1, 7))] for _ in range(2)]
         trunks.append(trunks[0] + [unused.pop() for _ in range(3)])
@@ -73,8 +80,9 @@ class Step:
         self.cache.clear(begun_blocks(self.rows, self.size))
         self.plan = AttentionPlan(self.rows, torch.from_numpy(token_slots(self.rows, self.size)))
 
-    def run(self, backend: str) -> list[torch.Tensor]:
-        attend = make_backend(backend, CPU).prepare(self.plan, self.cache)
+    def run(self, backend: str | AttentionBackend) -> list[torch.Tensor]:
+        made = make_backend(backend, CPU) if isinstance(backend, str) else backend
+        attend = made.prepare(self.plan, self.cache)
         torch.manual_seed(1)
         outputs = []
         for layer, spec in enumerate(self.cache.layers):
@@ -159,3 +167,90 @@ def test_a_block_that_a_row_computes_in_this_step_is_not_shared_with_it():
 
 def test_few_shared_blocks_are_not_worth_a_product_of_their_own():
     assert shared(rows_over([0, 1, 2], [0, 1, 3])) == [(0, 2)]
+
+
+def emulated_varlen(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    queries: torch.Tensor,
+    keys: torch.Tensor,
+    most_queries: int,
+    longest: int,
+    *,
+    scale: float,
+    window_size: tuple[int, int],
+    enable_gqa: bool,
+) -> torch.Tensor:
+    """What the documentation of ``varlen_attn`` promises, causal and aligned to the lower right."""
+    assert queries.dtype == keys.dtype == torch.int32
+    assert (enable_gqa, window_size[1]) == (q.shape[1] != k.shape[1], 0)
+    out = torch.empty(*q.shape[:2], v.shape[2])
+    for row in range(len(queries) - 1):
+        mine = slice(int(queries[row]), int(queries[row + 1]))
+        context = slice(int(keys[row]), int(keys[row + 1]))
+        count, length = mine.stop - mine.start, context.stop - context.start
+        assert count <= most_queries and length <= longest
+        left = None if window_size[0] == -1 else window_size[0] + 1
+        scores = torch.einsum(
+            "qhd,khd->hqk", q[mine], k[context].repeat_interleave(q.shape[1] // k.shape[1], 1)
+        )
+        scores = scores * scale
+        scores = scores.masked_fill(~causal_mask(count, length, CPU, left), float("-inf"))
+        values = v[context].repeat_interleave(q.shape[1] // k.shape[1], 1)
+        out[mine] = torch.einsum("hqk,khd->qhd", scores.softmax(-1), values)
+    return out
+
+
+@pytest.mark.parametrize("kind", ["grouped heads", "a head each", "window", "layers that differ"])
+def test_varlen_is_called_with_what_it_needs(kind: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(varlen, "varlen_attn", emulated_varlen)
+    for seed in range(10):
+        step = Step(seed, KINDS[kind], torch.float32)
+        ours = step.run(varlen.VarlenAttention())
+        for mine, expected in zip(ours, step.run("reference"), strict=True):
+            torch.testing.assert_close(mine, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_varlen_is_refused_where_it_cannot_run():
+    with pytest.raises(UserError, match="varlen needs CUDA"):
+        make_backend("varlen", CPU)
+    with pytest.raises(UserError, match="softcap"):
+        Step(0, KINDS["softcap"], torch.float32).run(varlen.VarlenAttention())
+
+
+class Wrong(ReferenceAttention):
+    """Fast, but forgets to scale."""
+
+    def prepare(self, plan: AttentionPlan, cache: KVCache) -> Attend:
+        attend = super().prepare(plan, cache)
+        return lambda layer, q, k, v: attend(layer, q * 1.5, k, v)
+
+
+class Failing(ReferenceAttention):
+    def prepare(self, plan: AttentionPlan, cache: KVCache) -> Attend:
+        raise RuntimeError("no kernel image is available for execution on the device")
+
+
+class Slow(GroupedAttention):
+    def prepare(self, plan: AttentionPlan, cache: KVCache) -> Attend:
+        time.sleep(0.05)
+        return super().prepare(plan, cache)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_fastest_backend_is_one_that_runs_and_is_right(dtype: torch.dtype):
+    step = Step(3, KINDS["window"], dtype)
+    good = GroupedAttention()
+    chosen = FastestAttention([Wrong(), Failing(), Slow(), good])
+    step.run(chosen)
+    assert chosen.chosen is good
+
+
+def test_where_no_candidate_is_right_the_reference_is_used():
+    step = Step(3, KINDS["softcap"], torch.float32)
+    chosen = FastestAttention([Wrong(), Failing(), varlen.VarlenAttention()])
+    expected = step.run("reference")
+    for ours, theirs in zip(step.run(chosen), expected, strict=True):
+        assert torch.equal(ours, theirs)
+    assert isinstance(chosen.chosen, ReferenceAttention)

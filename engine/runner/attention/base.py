@@ -37,6 +37,10 @@ class RowSpan:
         """Position of the first query: tokens of context that were there before."""
         return self.length - self.count
 
+    def whole(self) -> "RowSpan":
+        """The row's whole context, as if all of it were computed in this step."""
+        return RowSpan(0, self.length, self.length, self.blocks)
+
 
 @dataclass(frozen=True, slots=True)
 class AttentionPlan:
@@ -71,7 +75,7 @@ def row_spans(rows: Sequence[Row], block_size: int) -> list[RowSpan]:
     return spans
 
 
-def token_slots(spans: list[RowSpan], block_size: int) -> np.ndarray:
+def token_slots(spans: Sequence[RowSpan], block_size: int) -> np.ndarray:
     """Slot of every packed token, int64 ``[N]``."""
     parts: list[np.ndarray] = []
     for span in spans:

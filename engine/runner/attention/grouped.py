@@ -62,7 +62,7 @@ class _Part:
     """``batch`` rows with as many queries each: B rows of T.
 
     ``rows`` are the packed indices of their B * T queries. ``own`` and ``shared`` index the cache,
-    the latter for the keys that all of them see; ``length`` is the number of own keys of a row.
+    the latter for the keys that all of them see.
     """
 
     spec: AttentionSpec
@@ -70,7 +70,6 @@ class _Part:
     rows: slice | Tensor
     own: Tensor
     shared: Tensor | None
-    length: int
     tiles: list[_Tile]
 
     def attend(self, cache: KVCache, layer: int, q: Tensor, out: Tensor) -> None:
@@ -148,7 +147,7 @@ def _long(row: RowSpan, spec: AttentionSpec, cache: KVCache) -> _Part:
         tiles.append(_Tile(slice(start, stop), slice(low, last), mask))
     rows = slice(row.first, row.first + row.count)
     own = cache.index(row.blocks, spec.num_kv_heads)
-    return _Part(spec, 1, rows, own, None, row.length, tiles)
+    return _Part(spec, 1, rows, own, None, tiles)
 
 
 def _batch(rows: list[RowSpan], common: int, spec: AttentionSpec, cache: KVCache) -> _Part:
@@ -171,9 +170,26 @@ def _batch(rows: list[RowSpan], common: int, spec: AttentionSpec, cache: KVCache
         rows=_packed(rows, cache),
         own=cache.index(tables[:, common:].ravel(), heads),
         shared=cache.index(tables[0, :common], heads) if common else None,
-        length=length,
         tiles=[_Tile(slice(0, count), slice(0, length), mask)],
     )
+
+
+def decode_part(spec: AttentionSpec, tables: Tensor, lengths: Tensor, cache: KVCache) -> "_Part":
+    """One query for each row of ``tables [B, blocks]``, the rows packed in order; ``lengths [B]``.
+
+    From tensors on the device alone and without waiting for it, so that it can be recorded.
+    """
+    batch, length = len(tables), tables.shape[1] * cache.block_size
+    keys = torch.arange(length, device=cache.device)
+    seen = keys < lengths[:, None]
+    if spec.window is not None:
+        seen &= keys >= lengths[:, None] - spec.window
+    mask = torch.zeros(seen.shape, dtype=cache.dtype, device=cache.device)
+    mask.masked_fill_(~seen, float("-inf"))
+    spread = mask[:, None, :].repeat(spec.num_kv_heads, spec.group, 1)
+    tiles = [_Tile(slice(0, 1), slice(0, length), spread)]
+    own = cache.index_on_device(tables, spec.num_kv_heads)
+    return _Part(spec, batch, slice(0, batch), own, None, tiles)
 
 
 def _packed(rows: list[RowSpan], cache: KVCache) -> slice | Tensor:
