@@ -55,8 +55,9 @@ class LLM:
     ``kv_memory`` ("2GiB") sizes the KV pool, not both. ``max_model_len`` in tokens defaults to the
     model's context. ``model_impl`` is whose code computes it: ``native``, ``transformers`` or
     ``auto``, native where that can. ``cuda_graphs`` replays decode steps on CUDA where attention
-    is ``auto``. ``skip_tokenizer`` serves a checkpoint without one: ids in, ids out. ``progress`` is told about downloads, conversion and loading; what it raises comes out
-    unchanged. Raises UserError for whatever cannot be used.
+    is ``auto``. ``skip_tokenizer`` serves a checkpoint without one: ids in, ids out. ``progress``
+    is told about downloads, conversion and loading; what it raises comes out unchanged. Raises
+    UserError for whatever cannot be used.
 
     ``default_params`` are the sampling parameters of calls that give none: those that the model's
     ``generation_config.json`` asks for.
