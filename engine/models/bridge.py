@@ -7,7 +7,6 @@ checkpoint and never reads pickle: transformers sees neither the directory nor t
 config and tensors from safetensors files.
 """
 
-import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,28 +17,15 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from ..errors import UserError
-from .base import Attend, AttentionSpec
-from .fields import MOST_LAYERS, MOST_TOKENS, Fields, Unsupported, shown
+from .base import Attend
+from .examine import examine, read_model, refused
 from .files import Stored, read_json, survey
 from .packing import check_packing
 from .places import remedy
-from .probe import Refusal, on_one_line, probe
+from .probe import Refusal, on_one_line
 from .quiet import quiet
 
 NAME = "minisgl_paged"
-
-# Settings with which a config could ask for other code, other files or other arithmetic.
-_DROPPED = (
-    "auto_map",
-    "attn_implementation",
-    "_attn_implementation",
-    "experts_implementation",
-    "_experts_implementation",
-    "transformers_weights",
-    "fusion_config",
-    "return_dict",
-    "use_return_dict",
-)
 
 
 @dataclass(slots=True)
@@ -115,31 +101,13 @@ class TransformersCheckpoint:
         self.directory = directory
         self._source = directory / "config.json"
         raw = read_json(self._source)
-        _refuse_quantized(raw, self._source)
-        self.architecture = _architecture(raw, self._source)
         self._stored = survey(directory)
         with quiet(transformers):
-            self._class, self._config = self._read(transformers, raw)
-            text = self._config.get_text_config(decoder=True)
-            fields = Fields(_sizes(text), self._source)
-            layers = fields.size("num_hidden_layers", high=MOST_LAYERS)
-            if layers > len(self._stored):  # before anything is built: that can take minutes
-                raise UserError(
-                    f"{directory}: the weights are {len(self._stored)} tensors, but config.json "
-                    f"says num_hidden_layers {layers}; {remedy(self._source)}"
-                )
-            self.max_context = fields.size("max_position_embeddings", 2048, high=MOST_TOKENS)
-            self.max_context = min([self.max_context, *_exact_lengths(text)])
-            try:
-                found = probe(self._build, layers, self.max_context)
-            except Refusal as error:
-                raise self._refused(error) from error
-            except Exception as error:  # transformers on a config of impossible sizes
-                raise UserError(
-                    f"{self._source}: no {self.architecture} can be made of it "
-                    f"({on_one_line(error)}); {remedy(self._source)}"
-                ) from error
-        self.attention: list[AttentionSpec] = found.attention
+            self._class, self._config = read_model(raw, self._source)
+            found = examine(self._class, self._config, self._source, most_layers=len(self._stored))
+        self.architecture = self._class.__name__
+        self.max_context = found.max_context
+        self.attention = found.attention
         self.vocab_size = found.vocab_size
         self._modules = found.modules
 
@@ -180,41 +148,6 @@ class TransformersCheckpoint:
             self._try(bridged, dtype, device)
         return bridged
 
-    def _read(self, transformers: Any, raw: dict[str, Any]) -> tuple[Any, Any]:
-        """The model's class and its config object."""
-        kind = raw.get("model_type")
-        if not isinstance(kind, str) or kind not in transformers.CONFIG_MAPPING:
-            raise Unsupported(
-                f"{self._source}: transformers {transformers.__version__} knows no model_type "
-                f"{shown(kind)} ({self.architecture}), and code from checkpoints is never run"
-            )
-        kept = {key: value for key, value in raw.items() if key not in _DROPPED}
-        try:
-            config = transformers.CONFIG_MAPPING[kind].from_dict(kept)
-        except Exception as error:  # each config class checks in its own way
-            raise UserError(
-                f"{self._source} is no {kind} config ({on_one_line(error)}); {remedy(self._source)}"
-            ) from error
-        causal = transformers.MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
-        if causal is None or causal.__name__ != self.architecture:
-            known = "none" if causal is None else causal.__name__
-            raise Unsupported(
-                f"{self._source}: {self.architecture} is no causal language model of transformers "
-                f"(for model_type {kind} that is {known})"
-            )
-        if config.is_encoder_decoder:
-            raise self._refused("it is an encoder with a decoder")
-        return causal, config
-
-    def _build(self, attention: str) -> Any:
-        """The model for the probe: what needs values to run is exchanged, shapes are the same."""
-        return self._class._from_config(
-            _with_static_rope(self._config),
-            attn_implementation=attention,
-            experts_implementation="batched_mm",
-            dtype=torch.bfloat16,
-        )
-
     def _load(self, dtype: torch.dtype) -> Any:
         model, info = self._class.from_pretrained(
             None,
@@ -250,16 +183,12 @@ class TransformersCheckpoint:
                     device=device,
                 )
         except Refusal as error:
-            raise self._refused(error) from error
+            raise refused(self._source, self.architecture, error) from error
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # any model's own code
-            raise self._refused(f"it fails on packed tokens ({on_one_line(error)})") from error
-
-    def _refused(self, reason: object) -> Unsupported:
-        return Unsupported(
-            f"{self._source}: {self.architecture} cannot be run: {reason}; use another model"
-        )
+            reason = f"it fails on packed tokens ({on_one_line(error)})"
+            raise refused(self._source, self.architecture, reason) from error
 
 
 class _Told:
@@ -295,55 +224,3 @@ class _Lazy:
 
     def get_dtype(self) -> str:
         return self.stored.dtype
-
-
-def _architecture(raw: dict[str, Any], source: Path) -> str:
-    named = raw.get("architectures")
-    name = named[0] if isinstance(named, list) and named else None
-    if not isinstance(name, str):
-        raise UserError(f"{source} names no architecture; a causal LM's config has architectures")
-    return name
-
-
-def _refuse_quantized(raw: dict[str, Any], source: Path) -> None:
-    given = raw.get("quantization_config")
-    if given is not None:
-        method = given.get("quant_method", "unknown") if isinstance(given, dict) else given
-        raise UserError(
-            f"{source}: quantized checkpoints ({shown(method)}) are not supported; "
-            "use the unquantized safetensors or a .gguf file"
-        )
-
-
-def _sizes(config: Any) -> dict[str, Any]:
-    names = ("num_hidden_layers", "max_position_embeddings")
-    return {name: getattr(config, name, None) for name in names}
-
-
-def _rope_settings(config: Any) -> Iterator[dict[str, Any]]:
-    """The rotary embedding of the model, or of each kind of its layers."""
-    settings = getattr(config, "rope_parameters", None) or {}
-    return (each for each in (settings, *settings.values()) if isinstance(each, dict))
-
-
-def _with_static_rope(config: Any) -> Any:
-    """A copy of ``config`` in which no rotary embedding looks at the values of positions."""
-    config = copy.deepcopy(config)
-    for settings in _rope_settings(config.get_text_config(decoder=True)):
-        if settings.get("rope_type") == "dynamic":
-            settings["rope_type"] = "default"
-    return config
-
-
-def _exact_lengths(config: Any) -> Iterator[int]:
-    """Lengths up to which rotary embedding does not depend on how long a text is.
-
-    ``longrope`` has two sets of frequencies and takes the other one for texts beyond its original
-    length, which with a cache even transformers does not do exactly.
-    """
-    for settings in _rope_settings(config):
-        if settings.get("rope_type") == "longrope":
-            original = settings.get("original_max_position_embeddings")
-            original = original or getattr(config, "original_max_position_embeddings", None)
-            if isinstance(original, int):
-                yield original

@@ -13,6 +13,8 @@ from typing import Any
 from ..errors import UserError
 from .build_dir import Progress
 from .config import parse_config
+from .fields import Unsupported
+from .quiet import quiet
 
 _STAGE = "converting"
 
@@ -44,13 +46,13 @@ def _convert(source: Path, directory: Path, progress: Progress) -> None:
     from transformers import modeling_gguf_pytorch_utils as reader
 
     found = {"gguf_file": source.name, "local_files_only": True}
-    with _quiet(transformers):
+    with quiet(transformers):
         config = transformers.AutoConfig.from_pretrained(source.parent, **found)
         with torch.device("meta"):
             model = transformers.AutoModelForCausalLM.from_config(config)
         config.architectures = [type(model).__name__]
         config.dtype = torch.bfloat16
-        parse_config(json.loads(config.to_json_string(use_diff=False)), source)
+        _check_runs(type(model), config, source)
         with _reported(reader, f"{_STAGE} {source.name}", progress):
             loaded = reader.load_gguf_checkpoint(
                 source, return_tensors=True, model_to_load=model, torch_dtype=torch.bfloat16
@@ -64,6 +66,16 @@ def _convert(source: Path, directory: Path, progress: Progress) -> None:
         tokenizer = transformers.AutoTokenizer.from_pretrained(source.parent, **found)
         tokenizer.save_pretrained(directory)
     _tidy_tokenizer(directory, _pre_tokenizer(source))
+
+
+def _check_runs(model_class: Any, config: Any, source: Path) -> None:
+    """Raise UserError, before the weights are converted, where neither implementation runs it."""
+    from .examine import examine
+
+    try:
+        parse_config(json.loads(config.to_json_string(use_diff=False)), source)
+    except Unsupported:
+        examine(model_class, config, source)
 
 
 def _tidy_tokenizer(directory: Path, kind: str) -> None:
@@ -107,14 +119,3 @@ def _reported(reader: Any, stage: str, progress: Progress) -> Iterator[None]:
         yield
     finally:
         reader.tqdm = original
-
-
-@contextmanager
-def _quiet(transformers: Any) -> Iterator[None]:
-    logging = transformers.utils.logging
-    before = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)

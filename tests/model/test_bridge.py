@@ -11,6 +11,7 @@ from minisgl_tui.engine import LLM, SamplingParams
 from minisgl_tui.engine.errors import UserError
 from minisgl_tui.engine.events import Preempted
 from minisgl_tui.engine.loader import open_checkpoint
+from minisgl_tui.engine.model_store import resolve
 from minisgl_tui.engine.models.base import Attend, AttentionSpec
 from minisgl_tui.engine.models.bridge import TransformersCheckpoint
 from minisgl_tui.engine.models.fields import Unsupported
@@ -29,6 +30,7 @@ from .harness import (
     reference_greedy,
     reference_logits,
 )
+from .tiny_gguf import make_gguf
 
 WHY_NOT = {
     "bart": "takes no positions",
@@ -145,7 +147,7 @@ def test_a_broken_config_is_not_passed_on_to_the_bridge(
     [
         ({"hidden_size": "big"}, "hidden_size"),
         ({"hidden_size": 10**30}, "hidden size"),
-        ({"num_hidden_layers": 90_000, "layer_types": None}, "num_hidden_layers 90000"),
+        ({"num_hidden_layers": 90_000, "layer_types": None}, "num_hidden_layers is 90000"),
         ({"num_hidden_layers": 0}, "num_hidden_layers"),
         ({"max_position_embeddings": 10**12}, "max_position_embeddings"),
         ({"quantization_config": {"quant_method": "fp8"}}, "fp8"),
@@ -343,6 +345,16 @@ def test_gemma2_runs_with_a_prefix_cache_chunks_and_preemption(tmp_path: Path):
     assert preempted and any(answer.cached_tokens for answer in answers)
     (again,) = llm.generate([prompts[0]], params)
     assert again.token_ids == expected[0] and again.cached_tokens >= 40
+
+
+def test_a_gguf_file_of_another_architecture_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("MINISGL_TUI_CACHE", str(tmp_path / "cache"))
+    model = make_gguf(tmp_path / "tiny.gguf", "starcoder2")
+    directory = resolve(str(tmp_path / "tiny.gguf"))
+    tokens = random_tokens(40)
+    expected = reference_logits(model, tokens)[-1]
+    actual = prefill_logits(make_runner(directory), tokens, 7)
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_two_models_in_one_process_do_not_meet(tmp_path: Path):

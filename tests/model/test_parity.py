@@ -100,6 +100,7 @@ def test_a_prompt_in_one_step_in_chunks_and_token_by_token(served: Served):
     assert_close(prefill_logits(runner, tokens, 7), served.expected(tokens))
     request, tables = Request(0, tokens[:50], GREEDY), Tables(runner)
     runner.logits(Plan(0, [chunk(tables, request, 49)]))
+    logits = torch.empty(0)
     for token in tokens[50:]:
         (logits,) = runner.logits(Plan(1, [chunk(tables, request, 1)]))
         request.tokens.append(token)

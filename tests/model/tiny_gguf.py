@@ -1,4 +1,4 @@
-"""A tiny GGUF file with a tokenizer, and the transformers model it was made from."""
+"""Tiny GGUF files with a tokenizer, and the transformers models they were made from."""
 
 from pathlib import Path
 from typing import Any
@@ -8,14 +8,18 @@ import torch
 LAYERS, HEADS, KV_HEADS, SIZE, INNER = 2, 4, 2, 32, 64
 
 
-def make_gguf(path: Path) -> Any:
-    """Write a random two-layer Llama to ``path``; returns it as a bfloat16-rounded model."""
+def make_gguf(path: Path, architecture: str = "llama") -> Any:
+    """Write a random two-layer model to ``path``; returns it as a bfloat16-rounded model.
+
+    ``architecture`` is ``llama``, which our decoder computes, or ``starcoder2``, which it does not.
+    """
     import transformers
 
     characters = [*map(chr, [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)])]
     characters += [chr(0x100 + index) for index in range(256 - len(characters))]
     tokens = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *characters, "he", "ll"]
-    config = transformers.LlamaConfig(
+    kinds = {"llama": transformers.LlamaConfig, "starcoder2": transformers.Starcoder2Config}
+    config = kinds[architecture](
         vocab_size=len(tokens),
         hidden_size=SIZE,
         intermediate_size=INNER,
@@ -30,14 +34,14 @@ def make_gguf(path: Path) -> Any:
     model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     for parameter in model.parameters():  # not `model.to`, which would round the rotary table too
         parameter.data = parameter.data.bfloat16().float()
-    _write(path, model, tokens)
+    _write(path, model, tokens, architecture)
     return model.eval()
 
 
-def _write(path: Path, model: Any, tokens: list[str]) -> None:
+def _write(path: Path, model: Any, tokens: list[str], architecture: str) -> None:
     from gguf import GGUFWriter
 
-    writer = GGUFWriter(path, "llama")
+    writer = GGUFWriter(path, architecture)
     writer.add_name("tiny")
     writer.add_block_count(LAYERS)
     writer.add_context_length(128)
@@ -47,7 +51,10 @@ def _write(path: Path, model: Any, tokens: list[str]) -> None:
     writer.add_head_count_kv(KV_HEADS)
     writer.add_rope_dimension_count(SIZE // HEADS)
     writer.add_rope_freq_base(10000.0)
-    writer.add_layer_norm_rms_eps(1e-6)
+    if architecture == "llama":
+        writer.add_layer_norm_rms_eps(1e-6)
+    else:
+        writer.add_layer_norm_eps(1e-5)
     writer.add_vocab_size(len(tokens))
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("smollm")
@@ -60,7 +67,8 @@ def _write(path: Path, model: Any, tokens: list[str]) -> None:
     writer.add_chat_template("{% for m in messages %}{{ m['content'] }}{% endfor %}")
     for name, tensor in model.state_dict().items():
         if name != "lm_head.weight":
-            writer.add_tensor(_gguf_name(name), _gguf_layout(name, tensor).numpy())
+            tensor = _gguf_layout(name, tensor) if architecture == "llama" else tensor
+            writer.add_tensor(_gguf_name(name), tensor.numpy())
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -79,6 +87,8 @@ def _gguf_name(name: str) -> str:
         "mlp.gate_proj": "ffn_gate",
         "mlp.up_proj": "ffn_up",
         "mlp.down_proj": "ffn_down",
+        "mlp.c_fc": "ffn_up",
+        "mlp.c_proj": "ffn_down",
         "input_layernorm": "attn_norm",
         "post_attention_layernorm": "ffn_norm",
     }.items():
