@@ -100,7 +100,7 @@ def check(
     model: str,
     *,
     prompts: int = len(LENGTHS),
-    max_tokens: int = 32,
+    max_tokens: int = 16,
     progress: Progress = no_progress,
     **settings: Any,
 ) -> Report:

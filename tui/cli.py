@@ -17,7 +17,7 @@ from ..engine import model_store
 from ..engine.errors import UserError
 from ..engine.sampling import SamplingParams
 from ..engine.workload import Workload, WorkloadRequest, load_workload
-from . import bench_command
+from . import bench_command, check_command
 from .engine_flags import DEFAULT_MODEL, add_engine_flags, check_settings, engine_settings
 from .progress import print_progress
 from .screens.layout import SMALLEST
@@ -70,6 +70,7 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, Any]]:
     pull.add_argument("name", help="alias, Hub id, local directory or .gguf file")
     pull.set_defaults(command=_pull_model)
     bench_command.add_parser(commands)
+    check_command.add_parser(commands)
     return parser, commands.choices
 
 

@@ -12,6 +12,7 @@ HEAVY = {"torch", "transformers", "safetensors", "huggingface_hub", "numpy"}
 TORCH_SIDE = (
     "engine/runner/",
     "engine/models/",
+    "engine/check.py",
     "engine/llm.py",
     "engine/loader.py",
     "engine/bench/compare.py",
