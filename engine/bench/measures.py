@@ -25,7 +25,8 @@ class Run(msgspec.Struct, kw_only=True):
 
     ``ttft`` has one entry per request, ``itl`` one per token after its request's first.
     ``cached_tokens`` is None where a server does not tell. ``phases`` are the parts of all
-    steps together, with ``detokenize`` and what is left, ``other``.
+    steps together, with ``detokenize`` and what is left, ``other``. ``others`` is the cores that
+    other programs took meanwhile.
     """
 
     seconds: float
@@ -37,6 +38,7 @@ class Run(msgspec.Struct, kw_only=True):
     steps: int | None = None
     phases: dict[str, float] = {}
     roof: Roof | None = None
+    others: float | None = None
     errors: dict[str, int] = {}
 
 
@@ -68,6 +70,7 @@ class Report(msgspec.Struct, kw_only=True):
     steps: float | None
     phases: dict[str, float]
     roof: Roof | None
+    others: float | None
     errors: dict[str, int]
 
 
@@ -155,6 +158,7 @@ def report(workload: str, requests: int, runs: Sequence[Run]) -> Report:
         )
         if roofs
         else None,
+        others=_median(run.others for run in runs),
         errors=_total(run.errors for run in runs),
     )
 

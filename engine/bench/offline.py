@@ -21,6 +21,7 @@ from ..request import Request
 from ..runner.device import DTYPES
 from ..sampling import SamplingParams
 from ..tokenizer import has_tokenizer
+from .contention import Others
 from .costs import Limits, ModelCost
 from .machine import Machine, describe_machine, measure_limits
 from .measures import Run, RunFailed, measure_run
@@ -78,6 +79,7 @@ class OfflineEngine:
         records: list[StepRecord] = []
         stop = engine.log.listen(records.append)
         try:
+            others = Others()
             began = perf_counter()
             requests = self._drive(workload.requests)
             stepped = perf_counter()
@@ -87,12 +89,13 @@ class OfflineEngine:
                     detokenizer.feed(*request.output)
                     detokenizer.flush()
             ended = perf_counter()
+            taken = others.cores()
         finally:
             stop()
             for request in list(engine.requests.values()):  # after an interrupt
                 engine.abort(request.id)
         _check(workload, requests)
-        return measure_run(
+        run = measure_run(
             records,
             seconds=ended - began,
             detokenize=ended - stepped,
@@ -100,6 +103,8 @@ class OfflineEngine:
             cost=self._cost,
             limits=self._limits,
         )
+        run.others = taken
+        return run
 
     def _drive(self, load: list[BenchRequest]) -> list[Request]:
         """Submit each request when it is due and step until all have ended."""

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 Row = Sequence[str]
 
+_DISTURBING = 0.1  # cores
 _LABELS = {"detokenize": "text"}  # columns that would be too wide by their full name
 
 
@@ -28,7 +29,12 @@ def show_offline(results: "OfflineResults") -> str:
     tables = [_rates(results.workloads), _phases(results.workloads)]
     if results.peers:
         tables.append(_peers(results))
-    return _paragraphs("\n".join(head), *tables, "\n".join(results.notes))
+    busy = [
+        f"other programs took {one.others:.1f} cores during {one.workload}: it was slower for that"
+        for one in results.workloads
+        if one.others is not None and one.others > _DISTURBING
+    ]
+    return _paragraphs("\n".join(head), *tables, "\n".join([*results.notes, *busy]))
 
 
 def show_server(results: ServerResults) -> str:

@@ -2,9 +2,14 @@
 by asking the plan."""
 
 import random
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 from helpers import Bench
+from minisgl_tui.engine.bench.contention import Others
 from minisgl_tui.engine.bench.costs import Limits, ModelCost, StepWork, roof, step_works
 from minisgl_tui.engine.bench.measures import Run, measure_run, percentile, report
 from minisgl_tui.engine.events import Preempted
@@ -119,3 +124,19 @@ def test_a_report_has_the_median_of_each_figure() -> None:
     assert (made.output_tokens_per_s, made.total_tokens_per_s) == (10, 15)
     assert (made.ttft.p50, made.itl.p99, made.hit_rate, made.steps) == (2, None, 0.5, None)
     assert made.errors == {"lost": 3}
+
+
+@pytest.mark.skipif(not Path("/proc/stat").exists(), reason="known on Linux only")
+def test_other_programs_are_noticed_and_we_are_not_one_of_them() -> None:
+    spin = "import time; until = time.time() + 0.6\nwhile time.time() < until: pass"
+    others = Others()
+    subprocess.run([sys.executable, "-c", spin], check=True)
+    noticed = others.cores()
+    assert noticed is not None and noticed > 0.5
+    until = time.process_time() + 0.5
+    others, began = Others(), time.perf_counter()
+    while time.process_time() < until:
+        pass
+    own = 0.5 / (time.perf_counter() - began)
+    total = len(list(Path("/sys/devices/system/cpu").glob("cpu[0-9]*")))
+    assert (others.cores() or 0) <= total - own + 0.1

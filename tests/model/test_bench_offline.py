@@ -132,6 +132,9 @@ def test_results_have_the_machine_the_roof_and_a_table_under_100_columns(
     repeats = [stage for stage in stages if ", repeat" in stage]
     assert repeats == [f"{name}, repeat {n} of 2" for name in ("load", "other") for n in (1, 2)]
     text = show_offline(results)
+    shared.others, changed.others = 0.9, 0.05
+    notes = show_offline(results).splitlines()[-1]
+    assert notes == "other programs took 0.9 cores during load: it was slower for that"
     assert all(len(line) < 100 for line in text.splitlines())
     assert "load" in text and "GB/s" in text
 
