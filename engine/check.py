@@ -7,8 +7,7 @@ large one is a fault.
 """
 
 import gc
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
@@ -75,7 +74,11 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """All comparisons of one model. ``cached_tokens`` were found by the warm run."""
+    """All comparisons of one model.
+
+    ``cached_tokens`` were found by the warm run. ``skipped`` are the attention backends that do not
+    run here, each with the reason.
+    """
 
     model: str
     dtype: str
@@ -85,6 +88,7 @@ class Report:
     max_tokens: int
     cached_tokens: int
     comparisons: list[Comparison]
+    skipped: dict[str, str]
 
     @property
     def agrees(self) -> bool:
@@ -113,43 +117,67 @@ def check(
     directory = resolve(model, progress)
     whole = max(settings.get("max_batch_tokens", 0), max(LENGTHS))
     settings = {**settings, "max_batch_tokens": whole}
-    with _engine(directory, settings, progress) as llm:
-        info, attention = llm.model_info, llm.runner.attention.name
-        load = _Load(_prompts(llm, prompts, max_tokens), max_tokens)
-        text = llm.tokenizer.token_text if llm.tokenizer else str
-        progress("running each prompt alone", None)
-        alone = [load.run(llm, [prompt])[0] for prompt in load.prompts]
-        progress("running all together, cold and warm", None)
-        llm.reset_prefix_cache()
-        cold, warm = load.run(llm), load.run(llm)
-        warm_hits = load.cached_tokens
+    llm = _open(directory, settings, progress)
+    info, attention = llm.model_info, llm.runner.attention.name
+    load = _Load(_prompts(llm, prompts, max_tokens), max_tokens)
+    text = llm.tokenizer.token_text if llm.tokenizer else str
+    progress("running each prompt alone", None)
+    alone = [load.run(llm, [prompt])[0] for prompt in load.prompts]
+    progress("running all together, cold and warm", None)
+    llm.reset_prefix_cache()
+    cold, warm = load.run(llm), load.run(llm)
+    warm_hits = load.cached_tokens
+    del llm  # one model at a time is in memory
     comparisons = [
         load.compare("alone", alone, "batched", cold, text),
         load.compare("cold", cold, "warm", warm, text),
     ]
-    with _engine(directory, {**settings, "max_batch_tokens": CHUNK}, progress) as llm:
-        progress(f"running in chunks of {CHUNK} tokens", None)
-        chunked = load.run(llm)
+    chunked = _run_anew(directory, {**settings, "max_batch_tokens": CHUNK}, load, progress)
     comparisons.append(load.compare("whole", alone, f"chunks of {CHUNK}", chunked, text))
+    skipped: dict[str, str] = {}
     for name in BACKENDS:
-        if name != attention:
-            with _engine(directory, {**settings, "attention": name}, progress) as llm:
-                progress(f"running with {name} attention", None)
-                other = load.run(llm)
+        if name == attention:
+            continue
+        try:
+            other = _run_anew(directory, {**settings, "attention": name}, load, progress)
+        except UserError as error:
+            skipped[name] = str(error)
+        else:
             comparisons.append(load.compare(attention, cold, name, other, text))
     theirs = _transformers_answers(directory, load, info.dtype, info.device, progress)
     comparisons.append(load.compare("minisgl-tui", alone, "transformers", theirs, text))
     lengths = [len(prompt) for prompt in load.prompts]
     return Report(
-        model, info.dtype, info.device, attention, lengths, max_tokens, warm_hits, comparisons
+        model=model,
+        dtype=info.dtype,
+        device=info.device,
+        attention=attention,
+        prompt_tokens=lengths,
+        max_tokens=max_tokens,
+        cached_tokens=warm_hits,
+        comparisons=comparisons,
+        skipped=skipped,
     )
 
 
-@contextmanager
-def _engine(directory: Path, settings: dict[str, Any], progress: Progress) -> Iterator[LLM]:
-    """A loaded model, whose memory is given back on leaving."""
-    yield LLM(directory, skip_tokenizer=not has_tokenizer(directory), progress=progress, **settings)
-    gc.collect()
+def _open(directory: Path, settings: dict[str, Any], progress: Progress) -> LLM:
+    gc.collect()  # what the last one left behind
+    return LLM(
+        directory, skip_tokenizer=not has_tokenizer(directory), progress=progress, **settings
+    )
+
+
+def _run_anew(
+    directory: Path, settings: dict[str, Any], load: "_Load", progress: Progress
+) -> list[Answer]:
+    """Answers of a model loaded with other ``settings``, all prompts together."""
+    llm = _open(directory, settings, progress)
+    progress(
+        f"running with {settings.get('attention', 'auto')} attention, at most "
+        f"{settings['max_batch_tokens']} tokens a step",
+        None,
+    )
+    return load.run(llm)
 
 
 def _prompts(llm: LLM, count: int, max_tokens: int) -> list[list[int]]:
@@ -243,6 +271,7 @@ def _transformers_answers(
     import transformers
 
     progress("running with transformers", None)
+    gc.collect()
     with quiet(transformers):
         model: Any = transformers.AutoModelForCausalLM.from_pretrained(
             directory, dtype=dtype, local_files_only=True, use_safetensors=True

@@ -76,6 +76,7 @@ def show(report: "Report") -> list[str]:
         lines.append(f"{one.first:>12} = {one.second:14} {one.agreeing} of {one.prompts} agree")
         if one.divergence is not None:
             lines.append(f"{'':15}{_parting(one, one.divergence)}")
+    lines += [f"{'skipped':>12} : {name}: {why}" for name, why in report.skipped.items()]
     lines += ["", f"the warm run found {report.cached_tokens} of {sum(lengths)} tokens cached"]
     return lines
 

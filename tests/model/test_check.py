@@ -78,6 +78,12 @@ def test_a_broken_backend_is_found_out(tiny: Path, monkeypatch: pytest.MonkeyPat
     assert ("reference", "sdpa") in parted(report) and not report.ok
 
 
+def test_a_backend_that_does_not_run_here_is_said_to_be_skipped(tiny: Path):
+    report = run(tiny, prompts=1)
+    assert "CUDA" in report.skipped["varlen"] and report.agrees
+    assert any("varlen" in line and "CUDA" in line for line in show(report))
+
+
 def test_bfloat16_is_reported_but_never_failed(tiny: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(
         decoder, "inverse_frequencies", lambda rope, dim: torch.ones(dim // 2, device="cpu")
@@ -107,7 +113,9 @@ def test_the_command_prints_each_pair_and_exits_by_what_it_found(
 def test_a_divergence_is_one_line_with_both_tokens_and_margins():
     divergence = Divergence(2, 17, 5, (28, 30), (",", "."), (0.0, 0.125))
     comparison = Comparison("alone", "batched", 3, 2, divergence)
-    lines = show(Report("m", "bfloat16", "cpu", "sdpa", [3, 9, 17], 8, 16, [comparison]))
+    lines = show(
+        Report("m", "bfloat16", "cpu", "sdpa", [3, 9, 17], 8, 16, [comparison], {"varlen": "no"})
+    )
     (line,) = [line for line in lines if "parts at" in line]
     assert line.strip() == (
         "prompt 2 (17 tokens) parts at token 5: alone 28 ',', batched 30 '.'; margins 0 and 0.125"
