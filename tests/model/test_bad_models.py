@@ -146,6 +146,17 @@ def test_both_spellings_of_the_rope_settings_mean_the_same(model: Path):
     assert read_config(model) == new and new.rope.theta == 5e5
 
 
+def test_yarn_stretches_the_context_where_the_config_still_says_the_old_length(model: Path):
+    yarn = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 512}
+    change_config(model, rope_parameters=yarn)
+    assert open_checkpoint(model).max_context == 2048
+
+
+def test_a_null_quantization_config_counts_as_not_given(model: Path):
+    change_config(model, quantization_config=None)
+    assert load(model)
+
+
 def test_a_context_longer_than_the_model_is_refused(model: Path):
     with pytest.raises(UserError, match="512"):
         LLM(str(model), skip_tokenizer=True, device="cpu", max_model_len=513)
