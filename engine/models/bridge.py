@@ -7,7 +7,9 @@ checkpoint and never reads pickle: transformers sees neither the directory nor t
 config and tensors from safetensors files.
 """
 
+import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ from .probe import Refusal, on_one_line
 from .quiet import quiet
 
 NAME = "minisgl_paged"
+_IN_TURN = "HF_DEACTIVATE_ASYNC_LOAD"
 
 
 @dataclass(slots=True)
@@ -149,15 +152,16 @@ class TransformersCheckpoint:
         return bridged
 
     def _load(self, dtype: torch.dtype) -> Any:
-        model, info = self._class.from_pretrained(
-            None,
-            config=self._config,
-            state_dict={name: _Lazy(name, stored) for name, stored in self._stored.items()},
-            attn_implementation=NAME,
-            dtype=dtype,
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-        )
+        with _one_tensor_at_a_time():
+            model, info = self._class.from_pretrained(
+                None,
+                config=self._config,
+                state_dict={name: _Lazy(name, stored) for name, stored in self._stored.items()},
+                attn_implementation=NAME,
+                dtype=dtype,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+            )
         told = f"for {self.architecture} as config.json describes it"
         for kind in ("missing", "unexpected"):
             names = sorted(info[f"{kind}_keys"])
@@ -189,6 +193,20 @@ class TransformersCheckpoint:
         except Exception as error:  # any model's own code
             reason = f"it fails on packed tokens ({on_one_line(error)})"
             raise refused(self._source, self.architecture, reason) from error
+
+
+@contextmanager
+def _one_tensor_at_a_time() -> Iterator[None]:
+    """Keeps transformers' loader from reading ahead in threads: up to the whole model, twice."""
+    before = os.environ.get(_IN_TURN)
+    os.environ[_IN_TURN] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_IN_TURN]
+        else:
+            os.environ[_IN_TURN] = before
 
 
 class _Told:

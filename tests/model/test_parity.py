@@ -17,7 +17,6 @@ from minisgl_tui.engine.models.bridge import TransformersCheckpoint
 from minisgl_tui.engine.models.native import NativeCheckpoint
 from minisgl_tui.engine.plan import Plan
 from minisgl_tui.engine.request import Request
-from minisgl_tui.engine.runner.attention.registry import BACKENDS
 from minisgl_tui.engine.runner.model_runner import ModelRunner
 
 from .harness import (
@@ -35,6 +34,7 @@ from .harness import (
 )
 from .zoo import BRIDGED
 
+BACKENDS = ("reference", "sdpa", "grouped")  # those that run on CPUs
 NATIVE = (
     "llama-tied-llama3-rope",
     "mistral-window",
