@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from heapq import heapify, heappop, heappush
 
 from .cache import PrefixCache
-from .config import EngineConfig
+from .config import LARGEST, EngineConfig
 from .errors import RequestRefused
 from .events import EventLog, Finished, Refused, Sampled, StepBegan, StepFailed, Submitted
 from .interrupts import Interrupts
@@ -85,13 +85,17 @@ class Engine:
         """Queue ``n`` samples of one prompt. They share the prompt's full blocks, and each has a
         seed of its own. Refusal as in `submit`, of all together."""
         params = params or SamplingParams()
-        self._check_prompt(prompt)
+        self._check_ids(prompt, params)
         _check_options(n, priority, salt, timeout)
         group = self._next_id
+        ends = frozenset(params.stop_token_ids)
+        if not params.ignore_eos:
+            ends |= self._eos
         requests: list[Request] = []
         for i in range(n):
             request = Request(group + i, list(prompt), params.sample(i), priority, salt, group)
             request.max_len = min(request.max_len, self.config.max_model_len)
+            request.ends = ends
             requests.append(request)
             if self.log.on:
                 self.log.add(
@@ -111,14 +115,14 @@ class Engine:
         self._close_record()
         return requests
 
-    def check(self, prompt: list[int]) -> None:
+    def check(self, prompt: list[int], params: SamplingParams | None = None) -> None:
         """Raise what `submit` would raise for ``prompt``, without queueing anything."""
-        self._check_prompt(prompt)
+        self._check_ids(prompt, params or SamplingParams())
         refusal = self._refusal(0, len(prompt))
         if refusal:
             raise RequestRefused(_explain(refusal))
 
-    def _check_prompt(self, prompt: list[int]) -> None:
+    def _check_ids(self, prompt: list[int], params: SamplingParams) -> None:
         if not prompt:
             raise RequestRefused("the prompt is empty; it needs at least one token")
         wrong = [token for token in prompt if type(token) is not int]
@@ -126,12 +130,13 @@ class Engine:
             raise RequestRefused(
                 f"token id {wrong[0]!r} is a {type(wrong[0]).__name__}, not an int"
             )
-        vocab = self.config.vocab_size
-        if min(prompt) < 0 or (vocab and max(prompt) >= vocab):
-            bad = next(t for t in prompt if t < 0 or t >= vocab)
-            raise RequestRefused(
-                f"token id {bad} is not in the model's vocabulary; ids run from 0 to {vocab - 1}"
-            )
+        last = self.config.vocab_size - 1 if self.config.vocab_size else LARGEST
+        for ids, what in ((prompt, "token id"), (params.logit_bias, "logit_bias: token id")):
+            if ids and (min(ids) < 0 or max(ids) > last):
+                bad = next(token for token in ids if not 0 <= token <= last)
+                raise RequestRefused(
+                    f"{what} {bad} is not in the model's vocabulary; ids run from 0 to {last}"
+                )
 
     def _refusal(self, request_id: int, prompt_len: int) -> Refused | None:
         config = self.config
@@ -286,15 +291,14 @@ class Engine:
     ) -> list[tuple[Request, FinishReason]]:
         """Give each row's request its token; returns those that end with it. Runs for every token
         of every request, so it does nothing twice."""
-        eos, decoding = self._eos, Status.DECODING
+        decoding = Status.DECODING
         ended: list[tuple[Request, FinishReason]] = []
         for row, token in zip(rows, tokens, strict=True):
             request = row.request
             known = request.tokens
             known.append(token)
             request.status = decoding
-            params = request.params
-            if token in params.stop_token_ids or (token in eos and not params.ignore_eos):
+            if token in request.ends:
                 ended.append((request, FinishReason.STOP))
             elif len(known) >= request.max_len:
                 ended.append((request, FinishReason.LENGTH))

@@ -16,6 +16,7 @@ _NAMES = {
     "top_k": "top_k",
     "top_p": "top_p",
     "min_p": "min_p",
+    "repetition_penalty": "repetition_penalty",
     "max_new_tokens": "max_tokens",
 }
 
@@ -34,8 +35,7 @@ def eos_token_ids(directory: Path) -> tuple[int, ...]:
 def default_params(directory: Path) -> SamplingParams:
     """How the model's makers sample from it; what they leave open is as in ``SamplingParams()``.
 
-    As in vLLM, ``do_sample`` is not asked. Penalties are left out: there are none here. Raises
-    UserError for a value that cannot be used.
+    As in vLLM, ``do_sample`` is not asked. Raises UserError for a value that cannot be used.
     """
     path = directory / FILE_NAME
     given = _read(path)

@@ -26,7 +26,7 @@ class FinishReason(StrEnum):
     ERROR = "error"
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class Request:
     """A prompt on its way to an answer.
 
@@ -43,6 +43,7 @@ class Request:
     group: int = -1  # the first of the samples asked for together; its own id if alone
     prompt_len: int = 0
     max_len: int = 0  # tokens, prompt and output, at which it ends
+    ends: frozenset[int] = frozenset()  # tokens that end it
     status: Status = Status.WAITING
     computed: int = 0
     block_table: list[int] = field(default_factory=list)

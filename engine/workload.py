@@ -47,19 +47,18 @@ class WorkloadRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     top_k: int = 0
     top_p: float = 1.0
     min_p: float = 0.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    logit_bias: dict[int, float] = {}
+    min_tokens: int = 0
     seed: int | None = None
     ignore_eos: bool = False
 
     def params(self) -> SamplingParams:
-        return SamplingParams(
-            temperature=self.temperature,
-            top_k=self.top_k,
-            top_p=self.top_p,
-            min_p=self.min_p,
-            seed=self.seed,
-            max_tokens=self.max_tokens,
-            ignore_eos=self.ignore_eos,
-        )
+        """The fields that sampling parameters have too."""
+        shared = set(self.__struct_fields__) & set(SamplingParams.__struct_fields__)
+        return SamplingParams(**{name: getattr(self, name) for name in shared})
 
 
 class EngineSettings(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
@@ -123,7 +122,7 @@ def load_workload(path: Path) -> Workload:
         if path.suffix == ".json":
             workload = msgspec.json.decode(text, type=Workload)
         else:
-            workload = msgspec.convert(tomllib.loads(text), Workload)
+            workload = msgspec.convert(tomllib.loads(text), Workload, str_keys=True)
     except (ValueError, msgspec.MsgspecError) as error:
         raise UserError(f"workload {path}: {error}") from error
     except RecursionError as error:

@@ -84,7 +84,7 @@ def _encode_all(workload: Workload, codec: ModelCodec, engine: Engine) -> list[A
     for number, request in enumerate(workload.expanded(), start=1):
         prompt = codec.encode(request)
         try:
-            engine.check(prompt)
+            engine.check(prompt, request.params())
         except RequestRefused as error:
             raise UserError(f"request {number}: {error}") from error
         arrivals.append(Arrival(request.at_step, prompt, request.params(), request.priority))

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..models.base import CausalLM
 from ..plan import Plan, StepOutput
+from .adjuster import Adjuster
 from .attention.base import (
     AttentionBackend,
     AttentionPlan,
@@ -42,6 +43,7 @@ class ModelRunner:
         self.attention = attention
         self.graphs = graphs
         self.seed = seed
+        self._adjuster = Adjuster()
 
     @torch.inference_mode()
     def execute(self, plan: Plan) -> StepOutput:
@@ -53,16 +55,17 @@ class ModelRunner:
         if logits.device.type == "cuda":
             torch.cuda.synchronize(logits.device)  # so that the timings mean what they say
         forwarded = perf_counter()
+        sampling = [row for row in plan.rows if row.samples]
         rows = [
             SampleRow(
                 row.request.params,
                 request_seed(row.request.params, self.seed, row.request.id),
                 row.end,
             )
-            for row in plan.rows
-            if row.samples
+            for row in sampling
         ]
-        tokens = sample(logits, rows) if rows else []
+        adjusted = self._adjuster.adjust(logits, [row.request for row in sampling])
+        tokens = sample(adjusted, rows) if rows else []
         logprobs = token_logprobs(logits, rows, tokens) if rows else []
         timings = {
             "prepare": prepared - started,

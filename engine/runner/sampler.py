@@ -1,4 +1,5 @@
 """Logits to tokens: greedy, temperature, top-k, top-p and min-p, for a batch of mixed requests.
+Bias and penalties come before, in ``adjuster``.
 
 The random number of a token comes from its request's seed and its position alone, through a hash.
 So a request draws the same tokens whatever else is in the batch, in whichever step or chunk, and
@@ -123,8 +124,8 @@ def token_logprobs(
 ) -> list[TokenLogprobs | None]:
     """Log-probabilities for the rows that asked; empty when none did.
 
-    They describe the model's own distribution: ``log_softmax`` of the logits before temperature and
-    filters, so they do not change with the sampling parameters.
+    They describe the model's own distribution: ``log_softmax`` of the logits before bias,
+    penalties, temperature and filters, so they do not change with the sampling parameters.
     """
     asking = [index for index, row in enumerate(rows) if row.params.logprobs is not None]
     if not asking:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from minisgl_tui import demos
 from minisgl_tui.engine.errors import UserError
+from minisgl_tui.engine.sampling import SamplingParams
 from minisgl_tui.engine.workload import load_workload
 
 
@@ -31,6 +32,26 @@ def test_json_says_the_same(tmp_path: Path) -> None:
     assert workload.requests[0].params().max_tokens == 3
 
 
+def test_bias_and_penalties_may_be_asked_for(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        "[[requests]]\nuser = 'a'\npresence_penalty = 0.5\nfrequency_penalty = 1\n"
+        "repetition_penalty = 1.1\nmin_tokens = 2\nlogit_bias = { 7 = -100, 8 = 2.5 }\n",
+    )
+    assert load_workload(path).requests[0].params() == SamplingParams(
+        temperature=0,
+        max_tokens=64,
+        presence_penalty=0.5,
+        frequency_penalty=1,
+        repetition_penalty=1.1,
+        min_tokens=2,
+        logit_bias={7: -100, 8: 2.5},
+    )
+    text = '{"requests": [{"tokens": [1], "logit_bias": {"7": 1}}]}'
+    (request,) = load_workload(write(tmp_path, text, "load.json")).requests
+    assert request.params().logit_bias == {7: 1}
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -43,6 +64,7 @@ def test_json_says_the_same(tmp_path: Path) -> None:
         ('[[requests]]\nusr = "a"', "unknown field `usr`"),
         ('[[requests]]\nuser = "a"\nmax_tokens = 0', "max_tokens is 0; it must be at least 1"),
         ('[[requests]]\nuser = "a"\nrepeat = 0', "repeat at least 1"),
+        ('[[requests]]\nuser = "a"\nmin_tokens = 65', "min_tokens is 65; it must be 0 to"),
         ("[[requests", "Expected"),
         ('[[requests]]\nuser = "a"\nrepeat = 1000000000', "asks for 1000000000 requests; the most"),
         ('[[requests]]\nuser = "a"\nmax_tokens = ' + 5000 * "9", "4300 digits"),

@@ -19,7 +19,8 @@ def write(directory: Path, **values: Any) -> Path:
 
 def test_sampling_is_as_the_makers_want_it(tmp_path: Path):
     write(tmp_path, temperature=0.7, top_p=0.8, top_k=20, repetition_penalty=1.05, do_sample=True)
-    assert default_params(tmp_path) == SamplingParams(temperature=0.7, top_p=0.8, top_k=20)
+    expected = SamplingParams(temperature=0.7, top_p=0.8, top_k=20, repetition_penalty=1.05)
+    assert default_params(tmp_path) == expected
 
 
 def test_what_is_not_said_is_as_ever(tmp_path: Path):
