@@ -157,8 +157,9 @@ def _batch(rows: list[RowSpan], common: int, spec: AttentionSpec, cache: KVCache
     tables = np.full((batch, longest), cache.padding_block, dtype=np.int64)
     for index, row in enumerate(rows):
         tables[index, : len(row.blocks)] = row.blocks
-    # A single row has no padding, so its keys end with its context.
-    last = rows[0].length if batch == 1 else longest * size
+    # Whole blocks, though the last may be part full: a slice would be copied before it is multiplied,
+    # and lengths that change with every step would each need a product prepared by oneDNN.
+    last = longest * size
     starts = np.array([[row.start] for row in rows])
     copies = spec.num_kv_heads if batch > 1 else 1
     mask = _mask(starts, count, np.arange(common * size, last), spec, cache, copies)
