@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..models.base import AttentionSpec, CausalLM
+from ..models.base import CausalLM
 from .attention.base import RowSpan, token_slots
 from .attention.grouped import decode_part
 from .kv_cache import KVCache
@@ -114,10 +114,7 @@ class _Recording:
 
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             cache.write(layer, slots, k, v)
-            spec: AttentionSpec = cache.layers[layer]
-            out = q.new_empty(q.shape[0], spec.num_heads, spec.value_dim)
-            parts[spec].attend(cache, layer, q, out)
-            return out
+            return parts[cache.layers[layer]].attend(cache, layer, q)
 
         rows = torch.arange(len(self.inputs), device=cache.device)
         return self.model(input_ids, positions, attend, rows)

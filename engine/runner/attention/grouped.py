@@ -36,9 +36,12 @@ class GroupedAttention:
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             cache.write(layer, plan.slots, k, v)
             spec = cache.layers[layer]
+            parts = kinds[spec]
+            if len(parts) == 1:
+                return parts[0].attend(cache, layer, q)
             out = q.new_empty(q.shape[0], spec.num_heads, spec.value_dim)
-            for part in kinds[spec]:
-                part.attend(cache, layer, q, out)
+            for part in parts:
+                out[part.rows] = part.attend(cache, layer, q)
             return out
 
         return attend
@@ -72,8 +75,8 @@ class _Part:
     shared: Tensor | None
     tiles: list[_Tile]
 
-    def attend(self, cache: KVCache, layer: int, q: Tensor, out: Tensor) -> None:
-        """Fill these rows of ``out [N, heads, Dv]`` from ``q [N, heads, D]``."""
+    def attend(self, cache: KVCache, layer: int, q: Tensor) -> Tensor:
+        """What these rows of ``q [N, heads, D]`` attend to: ``[B * T, heads, Dv]``."""
         spec, heads = self.spec, self.spec.num_kv_heads
         mine = q[self.rows].view(self.batch, -1, heads, spec.group, spec.head_dim)
         queries = mine.permute(2, 0, 1, 3, 4).reshape(heads * self.batch, -1, spec.head_dim)
@@ -81,11 +84,7 @@ class _Part:
         done = [self._tile(cache, layer, queries, k, v, tile) for tile in self.tiles]
         result = done[0] if len(done) == 1 else torch.cat(done, dim=1)
         result = result.view(heads, self.batch, -1, spec.group, spec.value_dim)
-        result = result.permute(1, 2, 0, 3, 4)
-        if isinstance(self.rows, slice):
-            out[self.rows].view(result.shape).copy_(result)
-        else:
-            out.index_copy_(0, self.rows, result.reshape(-1, spec.num_heads, spec.value_dim))
+        return result.permute(1, 2, 0, 3, 4).reshape(-1, spec.num_heads, spec.value_dim)
 
     def _tile(
         self, cache: KVCache, layer: int, queries: Tensor, k: Tensor, v: Tensor, tile: _Tile
@@ -157,8 +156,8 @@ def _batch(rows: list[RowSpan], common: int, spec: AttentionSpec, cache: KVCache
     tables = np.full((batch, longest), cache.padding_block, dtype=np.int64)
     for index, row in enumerate(rows):
         tables[index, : len(row.blocks)] = row.blocks
-    # Whole blocks, though the last may be part full: a slice would be copied before it is multiplied,
-    # and lengths that change with every step would each need a product prepared by oneDNN.
+    # Whole blocks, though the last may be part full: a slice would be copied before it is
+    # multiplied, and oneDNN prepares a product anew for every length.
     last = longest * size
     starts = np.array([[row.start] for row in rows])
     copies = spec.num_kv_heads if batch > 1 else 1
