@@ -52,8 +52,11 @@ class PrefixCache:
         return self.pool.num_free + self.tree.evictable_blocks
 
     def match(self, request: Request) -> Match:
-        """The cached prefix of what ``request`` knows, leaving it at least one token to compute."""
+        """The cached prefix of what ``request`` knows, leaving it at least one token to compute,
+        and all from the first whose logits are asked for."""
         limit = (len(request.tokens) - 1) // self.block_size
+        if request.unscored:
+            limit = request.unscored.start // self.block_size
         return self.tree.match(request.tokens, limit, request.salt)
 
     def room(self, request: Request) -> int:

@@ -262,11 +262,15 @@ class Engine:
                 )
 
     def _commit(self, plan: Plan, output: StepOutput) -> None:
-        """Append the sampled tokens and end the requests that are done."""
+        """Append what was sampled and scored, and end the requests that are done."""
         rows = [row for row in plan.rows if row.samples]
         tokens, logprobs = output.tokens, output.logprobs
         if len(tokens) != len(rows):
             raise ValueError(f"the runner sampled {len(tokens)} tokens for {len(rows)} rows")
+        if output.prompt_logprobs:
+            for row in plan.rows:
+                found = output.prompt_logprobs.get(row.request.id, ())
+                row.request.prompt_logprobs.extend(found)
         if self._aborted:
             keep = [i for i, row in enumerate(rows) if row.request.id not in self._aborted]
             rows, tokens = [rows[i] for i in keep], [tokens[i] for i in keep]

@@ -37,7 +37,8 @@ class Completion:
     ``text`` is empty without a tokenizer. ``token_ids`` ends with the end-of-sequence token where
     one was generated. ``cached_tokens`` of the prompt were found in the prefix cache.
     ``finish_reason`` is ``stop``, ``length``, ``abort`` or ``error``; ``message`` says why, for
-    ``error``. ``logprobs`` has one entry per token where the parameters asked.
+    ``error``. ``logprobs`` has one entry per token where the parameters asked, ``prompt_logprobs``
+    one per token of the prompt, None for the first.
     """
 
     text: str
@@ -45,6 +46,7 @@ class Completion:
     finish_reason: str
     cached_tokens: int
     logprobs: list[TokenLogprobs] = field(default_factory=list)
+    prompt_logprobs: list[TokenLogprobs | None] = field(default_factory=list)
     message: str = ""
 
 
@@ -231,6 +233,7 @@ class LLM:
             finish_reason=str(request.finish_reason or ""),
             cached_tokens=request.cached_tokens,
             logprobs=request.logprobs,
+            prompt_logprobs=request.prompt_logprobs,
             message=request.message,
         )
 

@@ -1,6 +1,6 @@
 """What the scheduler hands the runner for one step, and what it gets back."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -26,6 +26,12 @@ class Row(msgspec.Struct, frozen=True, gc=False):
         """Tokens of the request whose KV is valid once this row has run."""
         return self.start + self.count
 
+    @property
+    def scored(self) -> range:
+        """Positions of the row whose logits give the log-probability of a prompt token."""
+        unscored = self.request.unscored
+        return range(max(unscored.start, self.start), min(unscored.stop, self.end))
+
 
 @dataclass(slots=True, frozen=True)
 class Plan:
@@ -44,12 +50,14 @@ class StepOutput:
     """One token for each row that samples, in row order.
 
     ``logprobs`` is empty when nobody asked, else as long as ``tokens`` with None where not asked.
+    ``prompt_logprobs``, by request id, are of the tokens that follow the positions ``Row.scored``.
     ``timings`` are seconds by phase (``prepare``, ``forward``, ``sample``).
     """
 
     tokens: Sequence[int]
     logprobs: Sequence[TokenLogprobs | None] = ()
     timings: dict[str, float] = field(default_factory=dict)
+    prompt_logprobs: Mapping[int, list[TokenLogprobs]] = field(default_factory=dict)
 
 
 class Runner(Protocol):

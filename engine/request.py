@@ -52,12 +52,16 @@ class Request:
     queued_step: int = 0  # when it last joined the queue
     chunks_done: int = 0  # prefill chunks since the last admission
     logprobs: list[TokenLogprobs] = field(default_factory=list)  # one an output token, if asked for
+    # If asked for, one a prompt token as far as they are known; None for the first.
+    prompt_logprobs: list[TokenLogprobs | None] = field(default_factory=list)
     finish_reason: FinishReason | None = None
     message: str = ""  # why it ended, for `error`
 
     def __post_init__(self) -> None:
         self.prompt_len = len(self.tokens)
         self.max_len = self.prompt_len + self.params.max_tokens
+        if self.params.prompt_logprobs is not None:
+            self.prompt_logprobs = [None]
 
     @property
     def output(self) -> list[int]:
@@ -67,6 +71,15 @@ class Request:
     def remaining(self) -> int:
         """Known tokens whose KV is still to be computed; 1 for a request that decodes."""
         return len(self.tokens) - self.computed
+
+    @property
+    def unscored(self) -> range:
+        """Positions whose logits are still to give the log-probability of the prompt's next token.
+
+        Empty for a request that does not ask for those.
+        """
+        known = len(self.prompt_logprobs)
+        return range(known - 1, self.prompt_len - 1) if known else range(0)
 
     @property
     def to_generate(self) -> int:

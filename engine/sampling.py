@@ -27,7 +27,8 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     are generated, no token that would end the answer is chosen. All of them hold for greedy too.
 
     ``logprobs=k`` records the log-probability of the chosen token and the ``k`` likeliest, by the
-    model's own distribution: nothing above changes them.
+    model's own distribution: nothing above changes them. ``prompt_logprobs=k`` records the same for
+    the tokens of the prompt, for which all of it is computed, whatever is cached.
     """
 
     temperature: float = 1.0
@@ -44,6 +45,7 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     ignore_eos: bool = False
     stop_token_ids: tuple[int, ...] = ()
     logprobs: int | None = None
+    prompt_logprobs: int | None = None
 
     def __post_init__(self) -> None:
         for field in msgspec.structs.fields(self):
@@ -70,7 +72,8 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
         self._require(self.max_tokens <= LARGEST, "max_tokens", f"at most {LARGEST}")
         longest = f"0 to max_tokens, which is {self.max_tokens}"
         self._require(0 <= self.min_tokens <= self.max_tokens, "min_tokens", longest)
-        self._require(self.logprobs is None or 0 <= self.logprobs <= 20, "logprobs", "0 to 20")
+        for name in ("logprobs", "prompt_logprobs"):
+            self._require(0 <= (getattr(self, name) or 0) <= 20, name, "0 to 20")
 
     def _require(self, ok: bool, name: str, expected: str) -> None:
         if not ok:

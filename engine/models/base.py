@@ -16,6 +16,23 @@ Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 stores k and v of all N tokens, then attends causally, each token within its own request."""
 
 
+_SLICE = 64  # tokens whose logits are handed over at once
+
+
+@dataclass(frozen=True, slots=True)
+class Scoring:
+    """Further tokens of a step whose logits are wanted: ``take`` gets those of ``rows [R]`` int64
+    in order, a few rows ``[≤ R, vocab]`` float32 at a time."""
+
+    rows: Tensor
+    take: Callable[[Tensor], None]
+
+    def feed(self, inputs: Tensor, logits: Callable[[Tensor], Tensor]) -> None:
+        """Hand over ``logits`` of ``inputs [R, …]``, which belong to ``rows``, slice by slice."""
+        for part in inputs.split(_SLICE):
+            self.take(logits(part).float())
+
+
 @dataclass(frozen=True, slots=True)
 class AttentionSpec:
     """What one layer's attention computes.
@@ -44,9 +61,15 @@ class CausalLM(Protocol):
     """A model with its weights."""
 
     def __call__(
-        self, input_ids: Tensor, positions: Tensor, attend: Attend, sample_rows: Tensor
+        self,
+        input_ids: Tensor,
+        positions: Tensor,
+        attend: Attend,
+        sample_rows: Tensor,
+        scoring: Scoring | None = None,
     ) -> Tensor:
-        """Logits ``[S, vocab]`` float32 of the tokens at ``sample_rows [S]``.
+        """Logits ``[S, vocab]`` float32 of the tokens at ``sample_rows [S]``, and what ``scoring``
+        asks for.
 
         ``input_ids`` and ``positions`` are ``[N]`` int64: all tokens of the step, packed.
         """

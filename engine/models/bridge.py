@@ -19,7 +19,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from ..errors import UserError
-from .base import Attend
+from .base import Attend, Scoring
 from .examine import examine, read_model, refused
 from .files import Stored, read_json, survey
 from .packing import check_packing
@@ -67,20 +67,32 @@ class BridgedModel:
             model.get_submodule(name).minisgl_layer = _Layer(index, self._step)
 
     def __call__(
-        self, input_ids: Tensor, positions: Tensor | None, attend: Attend, sample_rows: Tensor
+        self,
+        input_ids: Tensor,
+        positions: Tensor | None,
+        attend: Attend,
+        sample_rows: Tensor,
+        scoring: Scoring | None = None,
     ) -> Tensor:
-        """Logits ``[S, vocab]`` float32; without ``positions``, by the model's own numbering."""
+        """Logits ``[S, vocab]`` float32; without ``positions``, by the model's own numbering.
+
+        Those for ``scoring`` are computed all at once, and only converted in slices.
+        """
         self._step.attend = attend
+        kept = sample_rows if scoring is None else torch.cat((sample_rows, scoring.rows))
         try:
             output = self.model(
                 input_ids=input_ids[None],
                 position_ids=None if positions is None else positions[None],
                 use_cache=False,
-                logits_to_keep=sample_rows,
+                logits_to_keep=kept,
             )
         finally:
             self._step.attend = None  # it holds this step's tensors
-        return output.logits[0].float()
+        logits: Tensor = output.logits[0]
+        if scoring is not None:
+            scoring.feed(logits[len(sample_rows) :], lambda part: part)
+        return logits[: len(sample_rows)].float()
 
     def parameters(self) -> Iterator[nn.Parameter]:
         return self.model.parameters()

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .base import Attend
+from .base import Attend, Scoring
 from .config import ModelConfig
 from .linear import Linear, multiply_packed, pack, packs
 from .moe import Experts
@@ -121,7 +121,12 @@ class Decoder(nn.Module):
         self.inverse_frequencies = inverse_frequencies(config.rope, config.head_dim)
 
     def forward(
-        self, input_ids: Tensor, positions: Tensor, attend: Attend, sample_rows: Tensor
+        self,
+        input_ids: Tensor,
+        positions: Tensor,
+        attend: Attend,
+        sample_rows: Tensor,
+        scoring: Scoring | None = None,
     ) -> Tensor:
         """Logits ``[S, vocab]`` float32 of the tokens at ``sample_rows [S]``.
 
@@ -131,6 +136,8 @@ class Decoder(nn.Module):
         cos, sin = self.rotations(positions, x.dtype)
         for layer in self.layers:
             x = layer(x, cos, sin, attend)
+        if scoring is not None:
+            scoring.feed(x[scoring.rows], lambda part: self._head(self.norm(part)))
         return self._head(self.norm(x[sample_rows])).float()
 
     def pack(self) -> None:

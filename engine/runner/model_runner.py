@@ -23,6 +23,7 @@ from .attention.base import (
 )
 from .graphs import DecodeGraphs
 from .kv_cache import KVCache
+from .prompt_scores import PromptScores
 from .sampler import SampleRow, request_seed, sample, token_logprobs
 
 
@@ -49,7 +50,8 @@ class ModelRunner:
     def execute(self, plan: Plan) -> StepOutput:
         """Write the KV of every row's tokens and sample one token for each row that asks."""
         started = perf_counter()
-        forward = self._prepare(plan)
+        scores = PromptScores(plan.rows)
+        forward = self._prepare(plan, scores)
         prepared = perf_counter()
         logits = forward()
         if logits.device.type == "cuda":
@@ -72,25 +74,27 @@ class ModelRunner:
             "forward": forwarded - prepared,
             "sample": perf_counter() - forwarded,
         }
-        return StepOutput(tokens, logprobs, timings)
+        return StepOutput(tokens, logprobs, timings, scores.by_request() if scores else {})
 
     @torch.inference_mode()
     def logits(self, plan: Plan) -> Tensor:
         """As ``execute`` but without choosing: ``[rows that sample, vocab]`` float32."""
-        return self._prepare(plan)()
+        return self._prepare(plan, PromptScores(()))()
 
-    def _prepare(self, plan: Plan) -> Callable[[], Tensor]:
-        """The forward pass of a step: logits ``[rows that sample, vocab]``, in the plan's order."""
+    def _prepare(self, plan: Plan, scores: PromptScores) -> Callable[[], Tensor]:
+        """The forward pass of a step: logits ``[rows that sample, vocab]``, in the plan's order.
+        On the way it finds ``scores``."""
         device, size = self.cache.device, self.cache.block_size
         # Packed by shape, so that rows which attention runs together lie together.
         rows = sorted(plan.rows, key=lambda row: (row.count, row.end))
         spans = row_spans(rows, size)
         self.cache.clear(begun_blocks(spans, size))
         tokens = list(chain.from_iterable(r.request.tokens[r.start : r.end] for r in rows))
-        last = {id(row): span.first + span.count - 1 for row, span in zip(rows, spans, strict=True)}
-        ends = torch.tensor([last[id(row)] for row in plan.rows if row.samples], dtype=torch.int64)
-        sample_rows = ends.to(device)
-        replay = self.graphs.prepare(tokens, spans) if self.graphs else None
+        firsts = {id(row): span.first for row, span in zip(rows, spans, strict=True)}
+        ends = [firsts[id(row)] + row.count - 1 for row in plan.rows if row.samples]
+        sample_rows = torch.tensor(ends, dtype=torch.int64).to(device)
+        scoring = scores.scoring(firsts, device)
+        replay = self.graphs.prepare(tokens, spans) if self.graphs and not scores else None
         if replay is not None:
             return lambda: replay()[sample_rows]
         positions = np.concatenate([np.arange(row.start, row.end) for row in rows])
@@ -98,4 +102,4 @@ class ModelRunner:
         attend = self.attention.prepare(AttentionPlan(spans, slots), self.cache)
         input_ids = torch.tensor(tokens, dtype=torch.int64, device=device)
         packed_positions = torch.from_numpy(positions).to(device)
-        return lambda: self.model(input_ids, packed_positions, attend, sample_rows)
+        return lambda: self.model(input_ids, packed_positions, attend, sample_rows, scoring)

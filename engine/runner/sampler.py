@@ -130,18 +130,31 @@ def token_logprobs(
     asking = [index for index, row in enumerate(rows) if row.params.logprobs is not None]
     if not asking:
         return []
-    scores = _pick(logits, asking).log_softmax(dim=-1)
-    most = max(rows[index].params.logprobs or 0 for index in asking)
-    top = scores.topk(min(most, scores.shape[-1]), dim=-1)
-    top_ids, top_scores = top.indices.tolist(), top.values.tolist()
-    picked = torch.tensor([tokens[index] for index in asking], device=scores.device)
-    chosen = scores.gather(1, picked[:, None])[:, 0].tolist()
+    found = logprobs_of(
+        _pick(logits, asking),
+        [tokens[index] for index in asking],
+        [rows[index].params.logprobs or 0 for index in asking],
+    )
     results: list[TokenLogprobs | None] = [None] * len(rows)
-    for place, index in enumerate(asking):
-        count = rows[index].params.logprobs or 0
-        pairs = zip(top_ids[place][:count], top_scores[place][:count], strict=True)
-        results[index] = TokenLogprobs(chosen[place], list(pairs))
+    for index, one in zip(asking, found, strict=True):
+        results[index] = one
     return results
+
+
+def logprobs_of(
+    logits: Tensor, tokens: Sequence[int], counts: Sequence[int]
+) -> list[TokenLogprobs]:
+    """Of ``tokens[i]`` by row ``i`` of ``logits [S, vocab]``, with its ``counts[i]`` likeliest."""
+    scores = logits.log_softmax(dim=-1)
+    top = scores.topk(min(max(counts), scores.shape[-1]), dim=-1)
+    picked = torch.tensor(tokens, device=scores.device)
+    chosen = scores.gather(1, picked[:, None])[:, 0].tolist()
+    return [
+        TokenLogprobs(one, list(zip(ids[:count], values[:count], strict=True)))
+        for one, ids, values, count in zip(
+            chosen, top.indices.tolist(), top.values.tolist(), counts, strict=True
+        )
+    ]
 
 
 def _wide(weights: Tensor) -> Tensor:

@@ -21,6 +21,8 @@ from minisgl_tui.engine.sampling import SamplingParams
         ({"logit_bias": {7: float("nan")}}, "logit_bias of token 7 is nan; it must be"),
         ({"logit_bias": {"7": 1}}, "logit_bias is {'7': 1}; expected int"),
         ({"logit_bias": dict.fromkeys(range(999), "x")}, "logit_bias is {0: 'x', 1: 'x', 2:"),
+        ({"prompt_logprobs": 21}, "prompt_logprobs is 21; it must be 0 to 20"),
+        ({"logprobs": -1}, "logprobs is -1; it must be 0 to 20"),
         ({"min_tokens": -1}, "min_tokens is -1; it must be 0 to max_tokens, which is 128"),
         ({"min_tokens": 9, "max_tokens": 8}, "min_tokens is 9; it must be 0 to max_tokens, which"),
         ({"min_tokens": 1.5}, "min_tokens is 1.5; expected int"),
