@@ -22,16 +22,16 @@ $(VENV)/bin/python:
 # Where the type checker finds `minisgl_tui.*`: it does not follow setuptools' package-dir.
 $(VENV)/typing: | $(VENV)/bin/python
 	mkdir -p $@/minisgl_tui
-	for package in engine tui demos; do ln -sfn ../../../$$package $@/minisgl_tui/$$package; done
+	for package in engine api tui demos; do ln -sfn ../../../$$package $@/minisgl_tui/$$package; done
 
 $(VENV)/installed: pyproject.toml | $(VENV)/bin/python
 	@echo "installing into $(VENV) (PyTorch is large: a minute or more)"
-	@$(BIN)/python -m pip install --quiet --editable .
+	@$(BIN)/python -m pip install --quiet --editable '.[serve]'
 	@touch $@
 
 $(VENV)/installed-dev: pyproject.toml | $(VENV)/bin/python $(VENV)/typing
 	@echo "installing into $(VENV) (PyTorch is large: a minute or more)"
-	@$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@$(BIN)/python -m pip install --quiet --editable '.[dev,serve]'
 	@touch $@ $(VENV)/installed
 
 clean:

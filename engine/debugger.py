@@ -48,7 +48,8 @@ class Debugger:
     """Pauses, steps and plays one engine. It starts paused, before the first step.
 
     ``on_change`` is called, in the engine's thread, whenever mode, rate or idleness may have
-    changed; ``on_error`` gets the one line that a refused command ended with.
+    changed; ``on_error`` gets the one line that a refused command ended with. Out of work it stops,
+    unless ``stops_when_idle`` is false: a server plays on, asleep until the next request.
 
     ``state`` follows the engine's events, for conditions to ask, and is to be read in the engine's
     thread only. A debugger that joins an engine under way needs the state so far, and applies the
@@ -61,8 +62,11 @@ class Debugger:
         on_change: Callable[[], None] | None = None,
         on_error: Callable[[str], None] | None = None,
         state: EngineState | None = None,
+        *,
+        stops_when_idle: bool = True,
     ) -> None:
         self.engine = engine
+        self.stops_when_idle = stops_when_idle
         self.mode = Mode.PAUSED
         self.rate: float | None = None
         self.on_change = on_change or (lambda: None)
@@ -167,7 +171,14 @@ class Debugger:
 
     def abort(self, request_id: int) -> None:
         """End a request between steps."""
-        self._attempt(lambda: self.engine.abort(request_id))
+        self.call(lambda: self.engine.abort(request_id))
+
+    def call(self, action: Command) -> None:
+        """Carry out ``action`` in the engine's thread between two steps, paused or not.
+
+        What it raises goes to ``on_error``.
+        """
+        self._commands.put(lambda: self._try(action))
 
     def close(self) -> None:
         """Let `run` return, after the step in progress."""
@@ -199,13 +210,13 @@ class Debugger:
 
     def remove(self, id: int) -> None:
         """An id that is not there goes to ``on_error``, here and below."""
-        self._attempt(lambda: self._breakpoints.remove(id))
+        self.call(lambda: self._breakpoints.remove(id))
 
     def enable(self, id: int) -> None:
-        self._attempt(lambda: self._breakpoints.enable(id))
+        self.call(lambda: self._breakpoints.enable(id))
 
     def disable(self, id: int) -> None:
-        self._attempt(lambda: self._breakpoints.disable(id))
+        self.call(lambda: self._breakpoints.disable(id))
 
     def clear_breakpoints(self) -> None:
         self._commands.put(self._breakpoints.clear)
@@ -244,7 +255,7 @@ class Debugger:
 
     def _seconds_to_next_step(self) -> float | None:
         """0: a step is due; None: none is, until a command says so."""
-        if self.mode is Mode.PAUSED:
+        if self.mode is Mode.PAUSED or self._sleeps:
             return None
         if self.mode is Mode.PLAYING and self.rate:
             return max(0.0, self._next_at - time.monotonic())
@@ -268,11 +279,16 @@ class Debugger:
     def _reason_to_stop(self) -> StopReason | None:
         if self._hits:
             return self._why_hit()
-        if self.idle:
+        if self.idle and not self._sleeps:
             return StopReason.IDLE
         if self.mode is Mode.STEPPING and not self._steps_left:
             return StopReason.STEP
         return None
+
+    @property
+    def _sleeps(self) -> bool:
+        """Out of work, and yet not to stop: the next request goes on at once."""
+        return self.idle and self.mode is Mode.PLAYING and not self.stops_when_idle
 
     def _why_hit(self) -> StopReason:
         by_until = self._until is not None and self._hits[0].breakpoint == self._until.id
@@ -306,9 +322,6 @@ class Debugger:
         if self._until in self._breakpoints.all:
             self._breakpoints.remove(self._until.id)
         self._until = None
-
-    def _attempt(self, action: Command) -> None:
-        self._commands.put(lambda: self._try(action))
 
     def _try(self, action: Command) -> None:
         try:

@@ -7,8 +7,9 @@ is made; nothing here ever runs code from a checkpoint.
 import codecs
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,17 @@ class Tokenizer:
         """One token on its own, special tokens by name: for screens, not for joining."""
         return self._hf.decode([token], clean_up_tokenization_spaces=False)
 
+    def token_spelling(self, token: int) -> tuple[str, bytes]:
+        """One token for a list of them, and its bytes; half a character is ``bytes:\\xf0\\x9f``."""
+        raw = b"" if self._scheme == "other" else self.token_bytes(token)
+        if not raw:
+            text = self.token_text(token)
+            return text, text.encode()
+        try:
+            return raw.decode(), raw
+        except UnicodeDecodeError:
+            return "bytes:" + "".join(f"\\x{byte:02x}" for byte in raw), raw
+
     @property
     def vocab_size(self) -> int:
         return len(self._hf)
@@ -81,10 +93,19 @@ class Tokenizer:
     def has_chat_template(self) -> bool:
         return bool(self._hf.chat_template)
 
-    def apply_chat(self, messages: Sequence[Message]) -> list[int]:
+    def apply_chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
+        template_kwargs: Mapping[str, Any] | None = None,
+    ) -> list[int]:
         """Token ids of a conversation, ready for the assistant's turn.
 
-        Raises UserError for a model without a chat template, and where the template refuses.
+        ``continue_final_message`` leaves the last message open, to be gone on with.
+        ``template_kwargs`` are variables of the model's own template. Raises UserError for a model
+        without a chat template, and where the template refuses.
         """
         if not self.has_chat_template:
             raise UserError(
@@ -95,9 +116,18 @@ class Tokenizer:
 
         for message in messages:
             _check_text(message.get("content"))
+        variables = dict(template_kwargs or {})
+        own = signature(self._hf.apply_chat_template).parameters
+        if taken := [name for name in variables if name in own]:
+            raise UserError(f"{taken[0]} is no variable of a chat template; leave it out")
         try:
             return self._hf.apply_chat_template(
-                list(messages), add_generation_prompt=True, tokenize=True, return_dict=False
+                list(messages),
+                add_generation_prompt=add_generation_prompt,
+                continue_final_message=continue_final_message,
+                tokenize=True,
+                return_dict=False,
+                **variables,
             )
         except (TemplateError, TypeError, KeyError, ValueError) as error:
             reason = (str(error) or type(error).__name__).splitlines()[0]

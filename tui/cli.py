@@ -17,7 +17,7 @@ from ..engine import model_store
 from ..engine.errors import UserError
 from ..engine.sampling import SamplingParams
 from ..engine.workload import Workload, WorkloadRequest, load_workload
-from . import bench_command, check_command
+from . import bench_command, check_command, serve_command
 from .engine_flags import DEFAULT_MODEL, add_engine_flags, check_settings, engine_settings
 from .progress import print_progress
 from .screens.layout import SMALLEST
@@ -69,6 +69,7 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, Any]]:
     pull = actions.add_parser("pull", help="fetch a model, so that it starts without a network")
     pull.add_argument("name", help="alias, Hub id, local directory or .gguf file")
     pull.set_defaults(command=_pull_model)
+    serve_command.add_parser(commands)
     bench_command.add_parser(commands)
     check_command.add_parser(commands)
     return parser, commands.choices

@@ -19,6 +19,26 @@ from minisgl_tui.engine.stops import Stopped
 LONG = SamplingParams(max_tokens=200)
 
 
+def test_who_serves_plays_on_when_out_of_work():
+    bench = Bench()
+    with running(bench, stops_when_idle=False) as debugger:
+        debugger.play()
+        for count in (1, 2):
+            debugger.submit([1, 2, 3], SamplingParams(max_tokens=3))
+            until(lambda count=count: bench.engine.step_count == 3 * count)
+            until(lambda: debugger.idle)
+        assert debugger.mode is Mode.PLAYING and debugger.stops == ()
+        debugger.pause()
+        until(lambda: debugger.mode is Mode.PAUSED)
+        debugger.submit([1, 2, 3], SamplingParams(max_tokens=3))
+        called = threading.Event()
+        debugger.call(called.set)
+        assert called.wait(5) and bench.engine.step_count == 6
+        debugger.play()
+        until(lambda: bench.engine.step_count == 9)
+        assert debugger.mode is Mode.PLAYING
+
+
 @contextmanager
 def running(bench: Bench, **callbacks: Any) -> Iterator[Debugger]:
     debugger = Debugger(bench.engine, **callbacks)

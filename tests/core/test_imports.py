@@ -86,6 +86,17 @@ def test_screens_import_no_torch_on_start(path: Path) -> None:
     assert not any(n.startswith(torch_side) for n in imports(path, module_level_only=True))
 
 
+@pytest.mark.parametrize("path", sources("tui"), ids=name)
+def test_screens_do_without_the_server_unless_it_is_asked_for(path: Path) -> None:
+    assert "api" not in tops(imports(path, module_level_only=True))
+
+
+@pytest.mark.parametrize("path", sources("api"), ids=name)
+def test_the_server_knows_the_engine_and_no_screens(path: Path) -> None:
+    assert not tops(imports(path, module_level_only=False)) & {"tui", "demos", "textual", "rich"}
+    assert not tops(imports(path, module_level_only=True)) & HEAVY
+
+
 @pytest.mark.parametrize("path", sources("tui/widgets", "tui/screens"), ids=name)
 def test_panes_read_the_picture_and_never_the_engine(path: Path) -> None:
     inside = {"cache", "radix", "scheduler", "engine", "llm", "simulate", "runner", "audit"}
@@ -95,7 +106,7 @@ def test_panes_read_the_picture_and_never_the_engine(path: Path) -> None:
 
 def test_there_is_no_circle_of_imports() -> None:
     graph = {}
-    for path in sources("engine", "tui", "demos"):
+    for path in sources("engine", "api", "tui", "demos"):
         dotted = name(path).removesuffix(".py").replace("/", ".").removesuffix(".__init__")
         graph[dotted] = imports(path, module_level_only=True)
     graph = {m: {n for n in deps if n in graph and n != m} for m, deps in graph.items()}
@@ -118,6 +129,7 @@ def test_there_is_no_circle_of_imports() -> None:
         "import minisgl_tui.engine",
         "import minisgl_tui.engine.simulate, minisgl_tui.engine.debugger",
         "import minisgl_tui.tui.cli",
+        "import minisgl_tui.api.server",
     ],
 )
 def test_what_is_loaded_for_real(statement: str) -> None:

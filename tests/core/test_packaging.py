@@ -18,7 +18,7 @@ def test_every_package_is_listed_for_installation() -> None:
     listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
     there = {
         "minisgl_tui." + path.parent.relative_to(ROOT).as_posix().replace("/", ".")
-        for top in ("engine", "tui", "demos")
+        for top in ("engine", "api", "tui", "demos")
         for path in (ROOT / top).rglob("__init__.py")
     }
     assert set(listed) == there
@@ -59,6 +59,10 @@ def test_help_loads_nothing_slow() -> None:
         (["--num-blocks", "many"], "invalid int value: 'many'; see `minisgl-tui run --help`"),
         (["--frobnicate"], "unrecognized arguments: --frobnicate"),
         ([], "run draws on a terminal, and this is none"),
+        (["serve", "--model", "nope"], "unknown model 'nope'"),
+        (["serve", "--port", "70000"], "--port is 70000; it must be from 0 to 65535"),
+        (["serve", "--drain", "-1"], "--drain is -1.0; it must be from 0 to 3600"),
+        (["serve", "--host", "nowhere.invalid"], "cannot listen on --host nowhere.invalid --port"),
         (["bench", "--repeats", "0"], "--repeats is 0; it must be from 1 to 1000"),
         (["bench", "--core", "--nodes", "0"], "must be at least 1"),
         (["bench", "--core", "--eviction-policy", "nope"], "choose one of: lru"),

@@ -1,0 +1,171 @@
+"""``POST /v1/chat/completions``: a conversation, through the model's chat template."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from msgspec import UNSET
+from starlette.requests import Request
+from starlette.responses import Response
+
+from ..engine.errors import UserError
+from ..engine.tokenizer import Message
+from .engine_thread import Prompt
+from .errors import bad_request, refused
+from .fields import (
+    MOST_TOP_LOGPROBS,
+    check_range,
+    choices_of,
+    sampling_params,
+    stops_of,
+    wants_usage,
+)
+from .generate import Answered, Heading, Job, respond
+from .logprobs import chat_logprobs
+from .protocol import (
+    AnswerMessage,
+    ChatChoice,
+    ChatChunk,
+    ChatCompletion,
+    ChatMessage,
+    ChatRequest,
+    ChunkChoice,
+    Delta,
+    Usage,
+)
+from .serving import Serving
+from .text import Entry, Piece
+
+
+async def chat_completions(request: Request) -> Response:
+    serving: Serving = request.app.state.serving
+    asked = await serving.read(request, ChatRequest)
+    include_usage, continuous_usage = wants_usage(asked)
+    logprobs = _top_logprobs(asked)
+    tokens = await apply_template(serving, asked)
+    wanted = asked.max_completion_tokens
+    wanted = asked.max_tokens if wanted is None else wanted
+    room = serving.room(tokens, wanted, None, "messages")
+    params = sampling_params(
+        asked,
+        serving.defaults,
+        max_tokens=max(1, room),
+        logprobs=logprobs,
+        vocab_size=serving.vocab_size,
+    )
+    job = Job(
+        prompts=[Prompt(tokens, params)],
+        n=choices_of(asked),
+        stops=stops_of(asked),
+        include_stop=bool(asked.include_stop_str_in_output),
+        limit=wanted,
+        priority=asked.priority or 0,
+        salt=asked.cache_salt or "",
+        stream=bool(asked.stream),
+        include_usage=include_usage,
+        continuous_usage=continuous_usage,
+    )
+    return await respond(request, serving, job, ChatShape(serving, asked, include_usage))
+
+
+async def apply_template(serving: Serving, asked: ChatRequest) -> list[int]:
+    """The conversation's token ids, or 400 where there is no making sense of it."""
+    messages = template_messages(asked.messages)
+    if asked.continue_final_message and asked.add_generation_prompt:
+        raise bad_request(
+            "continue_final_message and add_generation_prompt exclude each other; send one",
+            "continue_final_message",
+        )
+    opens_turn = asked.add_generation_prompt
+    if opens_turn is None:
+        opens_turn = not asked.continue_final_message
+    try:
+        return await serving.encode(
+            lambda: serving.tokenizer.apply_chat(
+                messages,
+                add_generation_prompt=opens_turn,
+                continue_final_message=bool(asked.continue_final_message),
+                template_kwargs=asked.chat_template_kwargs,
+            )
+        )
+    except UserError as error:
+        raise refused(error, "messages") from None
+
+
+def template_messages(messages: Sequence[ChatMessage]) -> list[Message]:
+    """Messages as templates want them: texts in one piece, and ``system`` for ``developer``."""
+    if not messages:
+        raise bad_request("messages is empty; send at least one", "messages")
+    found: list[Message] = []
+    for index, message in enumerate(messages):
+        role = "system" if message.role == "developer" else message.role
+        one: Message = {"role": role, "content": _text(message, f"messages[{index}].content")}
+        if message.name is not None:
+            one["name"] = message.name
+        found.append(one)
+    return found
+
+
+def _text(message: ChatMessage, where: str) -> str:
+    if isinstance(message.content, str):
+        return message.content
+    if message.content is None:
+        raise bad_request(f"{where} is missing; send a text", where)
+    texts: list[str] = []
+    for part in message.content:
+        if part.type != "text" or part.text is None:
+            raise bad_request(
+                f"{where} has a part of type {part.type[:40]!r}; this model reads text parts: "
+                '{"type": "text", "text": ...}',
+                where,
+            )
+        texts.append(part.text)
+    return "\n".join(texts)
+
+
+def _top_logprobs(asked: ChatRequest) -> int | None:
+    check_range(asked, "top_logprobs", 0, MOST_TOP_LOGPROBS)
+    if asked.top_logprobs is not None and not asked.logprobs:
+        raise bad_request("top_logprobs needs logprobs: true", "top_logprobs")
+    return (asked.top_logprobs or 0) if asked.logprobs else None
+
+
+class ChatShape:
+    """``chat.completion`` objects and their chunks; a choice's first chunk names its role."""
+
+    def __init__(self, serving: Serving, asked: ChatRequest, include_usage: bool) -> None:
+        self._heading = Heading("chatcmpl", serving.model)
+        self._tokenizer = serving.tokenizer
+        self._logprobs = bool(asked.logprobs)
+        self._no_usage = None if include_usage else UNSET
+
+    def opening(self, index: int) -> msgspec.Struct:
+        return self._chunk([ChunkChoice(index, Delta("assistant", ""))], self._no_usage)
+
+    def chunk(self, index: int, piece: Piece, usage: Usage | None) -> msgspec.Struct:
+        delta = Delta(content=piece.text) if piece.text else Delta()
+        choice = ChunkChoice(index, delta, self._shown(piece.entries), piece.finish_reason)
+        return self._chunk([choice], usage or self._no_usage)
+
+    def last(self, usage: Usage) -> msgspec.Struct:
+        return self._chunk([], usage)
+
+    def whole(self, answers: Sequence[Answered], usage: Usage) -> msgspec.Struct:
+        choices = [
+            ChatChoice(
+                index,
+                AnswerMessage(answer.text),
+                self._shown(answer.entries),
+                answer.finish_reason,
+            )
+            for index, answer in enumerate(answers)
+        ]
+        head = self._heading
+        return ChatCompletion(head.id, head.created, head.model, choices, usage)
+
+    def _chunk(self, choices: list[ChunkChoice], usage: Any) -> ChatChunk:
+        head = self._heading
+        return ChatChunk(head.id, head.created, head.model, choices, usage)
+
+    def _shown(self, entries: Sequence[Entry]) -> Any:
+        return chat_logprobs(self._tokenizer, entries) if self._logprobs else None

@@ -1,0 +1,140 @@
+"""``POST /v1/completions``: texts or token ids, one prompt or many, gone on with."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from msgspec import UNSET
+from starlette.requests import Request
+from starlette.responses import Response
+
+from ..engine.errors import RequestRefused
+from ..engine.models.fields import shown
+from .engine_thread import Prompt
+from .errors import bad_request, refused
+from .fields import (
+    MOST_TOP_LOGPROBS,
+    check_ids,
+    check_range,
+    choices_of,
+    sampling_params,
+    stops_of,
+    wants_usage,
+)
+from .generate import Answered, Heading, Job, respond
+from .logprobs import completion_logprobs
+from .protocol import Completion, CompletionChoice, CompletionRequest, Usage
+from .serving import Serving
+from .text import Entry, Piece
+
+DEFAULT_MAX_TOKENS = 16  # OpenAI's
+
+
+async def completions(request: Request) -> Response:
+    serving: Serving = request.app.state.serving
+    asked = await serving.read(request, CompletionRequest)
+    include_usage, continuous_usage = wants_usage(asked)
+    check_range(asked, "logprobs", 0, MOST_TOP_LOGPROBS)
+    if asked.echo and asked.logprobs is not None:
+        raise bad_request("echo with logprobs is not supported by this server", "echo")
+    texts = as_prompts(asked.prompt)
+    try:
+        ids = await serving.encode(
+            lambda: [serving.tokenizer.encode(p) if isinstance(p, str) else p for p in texts]
+        )
+    except RequestRefused as error:
+        raise refused(error, "prompt") from None
+    job = Job(
+        prompts=[_prompt(serving, asked, tokens) for tokens in ids],
+        n=choices_of(asked),
+        stops=stops_of(asked),
+        include_stop=bool(asked.include_stop_str_in_output),
+        limit=asked.max_tokens,
+        priority=asked.priority or 0,
+        salt=asked.cache_salt or "",
+        stream=bool(asked.stream),
+        include_usage=include_usage,
+        continuous_usage=continuous_usage,
+    )
+    if asked.echo:
+        job.echo = [p if isinstance(p, str) else serving.tokenizer.decode(p) for p in texts]
+    return await respond(request, serving, job, CompletionShape(serving, asked, include_usage))
+
+
+def as_prompts(prompt: str | list[Any]) -> list[str | list[int]]:
+    """``"a"`` → ``["a"]``, ``[5, 6]`` → ``[[5, 6]]``; 400 for what mixes the two or is empty."""
+    if isinstance(prompt, str):
+        return [prompt]
+    if not prompt:
+        raise bad_request("prompt is an empty list; give a text or token ids", "prompt")
+    if _are_ids(prompt):
+        return [_ids(prompt)]
+    if all(isinstance(one, str) for one in prompt):
+        return prompt
+    if all(isinstance(one, list) and _are_ids(one) for one in prompt):
+        return [_ids(one) for one in prompt]
+    raise bad_request(
+        f"prompt is {shown(prompt)}; give a text, a list of texts, a list of token ids or a list "
+        "of such lists, not a mixture",
+        "prompt",
+    )
+
+
+def _are_ids(values: list[Any]) -> bool:
+    return all(type(v) is int or (type(v) is float and v.is_integer()) for v in values)
+
+
+def _ids(values: list[Any]) -> list[int]:
+    return [int(value) for value in values]
+
+
+def _prompt(serving: Serving, asked: CompletionRequest, tokens: list[int]) -> Prompt:
+    if not tokens:
+        raise bad_request("the prompt is empty; it needs at least one token", "prompt")
+    check_ids(tokens, serving.vocab_size, "prompt")
+    room = serving.room(tokens, asked.max_tokens, DEFAULT_MAX_TOKENS, "prompt")
+    params = sampling_params(
+        asked,
+        serving.defaults,
+        max_tokens=max(1, room),
+        logprobs=asked.logprobs,
+        vocab_size=serving.vocab_size,
+    )
+    return Prompt(tokens, params)
+
+
+class CompletionShape:
+    """``text_completion`` objects, whole and as chunks."""
+
+    def __init__(self, serving: Serving, asked: CompletionRequest, include_usage: bool) -> None:
+        self._heading = Heading("cmpl", serving.model)
+        self._tokenizer = serving.tokenizer
+        self._logprobs = asked.logprobs is not None
+        self._no_usage = None if include_usage else UNSET
+
+    def opening(self, index: int) -> None:
+        return None
+
+    def chunk(self, index: int, piece: Piece, usage: Usage | None) -> msgspec.Struct:
+        choice = self._choice(index, piece.text, piece.entries, piece.finish_reason)
+        return self._object([choice], usage or self._no_usage)
+
+    def last(self, usage: Usage) -> msgspec.Struct:
+        return self._object([], usage)
+
+    def whole(self, answers: Sequence[Answered], usage: Usage) -> msgspec.Struct:
+        choices = [
+            self._choice(index, answer.text, answer.entries, answer.finish_reason)
+            for index, answer in enumerate(answers)
+        ]
+        return self._object(choices, usage)
+
+    def _choice(
+        self, index: int, text: str, entries: Sequence[Entry], finish_reason: str | None
+    ) -> CompletionChoice:
+        logprobs = completion_logprobs(self._tokenizer, entries) if self._logprobs else None
+        return CompletionChoice(index, text, logprobs, finish_reason)
+
+    def _object(self, choices: list[CompletionChoice], usage: Any) -> Completion:
+        head = self._heading
+        return Completion(head.id, "text_completion", head.created, head.model, choices, usage)

@@ -1,0 +1,189 @@
+"""From checked prompts to an answer, whole or streamed; completions and chat only shape it.
+
+A generation is closed however its answer ends, so that a client who goes leaves nothing running.
+"""
+
+import time
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from .access import note
+from .connection import EventStream, while_connected
+from .engine_thread import Generation, Prompt
+from .protocol import PromptTokensDetails, Usage
+from .serving import Serving
+from .text import Choice, Entry, Piece, StopStrings
+
+
+@dataclass(slots=True)
+class Job:
+    """What to run. ``echo`` has the text that each prompt's answers begin with, if any do."""
+
+    prompts: list[Prompt]
+    n: int
+    stops: list[str]
+    include_stop: bool = False
+    limit: int | None = None  # 0: no tokens are wanted
+    priority: int = 0
+    salt: str = ""
+    stream: bool = False
+    include_usage: bool = False
+    continuous_usage: bool = False
+    echo: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Answered:
+    """All that one choice came to."""
+
+    text: str
+    entries: list[Entry]
+    finish_reason: str
+
+
+@dataclass(slots=True)
+class Heading:
+    """What every chunk of an answer repeats."""
+
+    prefix: str
+    model: str
+    id: str = ""
+    created: int = 0
+
+    def __post_init__(self) -> None:
+        self.id = f"{self.prefix}-{uuid.uuid4().hex}"
+        self.created = int(time.time())
+
+
+class Shape(Protocol):
+    """How an endpoint says it."""
+
+    def opening(self, index: int) -> msgspec.Struct | None:
+        """The chunk before a choice's first, if there is one."""
+        ...
+
+    def chunk(self, index: int, piece: Piece, usage: Usage | None) -> msgspec.Struct: ...
+
+    def last(self, usage: Usage) -> msgspec.Struct: ...
+
+    def whole(self, answers: Sequence[Answered], usage: Usage) -> msgspec.Struct: ...
+
+
+async def respond(request: Request, serving: Serving, job: Job, shape: Shape) -> Response:
+    """Run ``job`` and answer ``request``, as long as its client is there."""
+    generation = serving.thread.generate(job.prompts, job.n, priority=job.priority, salt=job.salt)
+    answer = _Answer(serving, job, shape, generation)
+
+    def end() -> None:
+        generation.close()
+        usage = answer.usage()
+        note(
+            request.scope,
+            prompt_tokens=usage.prompt_tokens,
+            cached_tokens=usage.prompt_tokens_details.cached_tokens,
+            completion_tokens=usage.completion_tokens,
+        )
+
+    if job.stream:
+        chunks = answer.chunks()
+        try:  # what fails before the first chunk is a plain error
+            first = await while_connected(request.receive, anext(chunks))
+        except BaseException:
+            end()
+            raise
+        return EventStream(_chain(first, chunks), end)
+    try:
+        whole = await while_connected(request.receive, answer.whole())
+    finally:
+        end()
+    return Response(msgspec.json.encode(whole), media_type="application/json")
+
+
+class _Answer:
+    """The choices of a job, fed by its generation."""
+
+    def __init__(self, serving: Serving, job: Job, shape: Shape, generation: Generation) -> None:
+        self._job = job
+        self._shape = shape
+        self._generation = generation
+        self._choices = [
+            Choice(
+                serving.tokenizer.detokenizer(prompt.tokens),
+                StopStrings(job.stops, job.include_stop),
+                limit=prompt.params.max_tokens if job.limit is None else job.limit,
+                min_tokens=prompt.params.min_tokens,
+                echo=job.echo[index] if job.echo else "",
+            )
+            for index, prompt in enumerate(job.prompts)
+            for _ in range(job.n)
+        ]
+
+    def usage(self) -> Usage:
+        """So far. A prompt counts once; what its first answer computed is no hit of the others."""
+        job, choices = self._job, self._choices
+        prompt = sum(len(prompt.tokens) for prompt in job.prompts)
+        output = sum(choice.completion_tokens for choice in choices)
+        cached = sum(
+            min(choice.cached_tokens for choice in choices[first : first + job.n])
+            for first in range(0, len(choices), job.n)
+        )
+        return Usage(prompt, output, prompt + output, PromptTokensDetails(cached))
+
+    async def whole(self) -> msgspec.Struct:
+        pieces: list[list[Piece]] = [[] for _ in self._choices]
+        async for batch in self._batches():
+            for index, piece in batch:
+                pieces[index].append(piece)
+        answers = [
+            Answered(
+                "".join(piece.text for piece in of_one),
+                [entry for piece in of_one for entry in piece.entries],
+                of_one[-1].finish_reason or "",
+            )
+            for of_one in pieces
+        ]
+        return self._shape.whole(answers, self.usage())
+
+    async def chunks(self) -> AsyncIterator[list[msgspec.Struct]]:
+        job, shape = self._job, self._shape
+        opened: set[int] = set()
+        async for batch in self._batches():
+            chunks: list[msgspec.Struct] = []
+            usage = self.usage() if job.continuous_usage else None
+            for index, piece in batch:
+                if index not in opened:
+                    opened.add(index)
+                    if opening := shape.opening(index):
+                        chunks.append(opening)
+                chunks.append(shape.chunk(index, piece, usage))
+            yield chunks
+        if job.include_usage:
+            yield [shape.last(self.usage())]
+
+    async def _batches(self) -> AsyncIterator[list[tuple[int, Piece]]]:
+        """What there is to say, by choice, each time that something is."""
+        async for updates in self._generation.updates():
+            batch: list[tuple[int, Piece]] = []
+            for update in updates:
+                choice = self._choices[update.choice]
+                piece = None if choice.finish_reason else choice.take(update)
+                if piece:
+                    batch.append((update.choice, piece))
+                if choice.finish_reason:
+                    self._generation.drop(update.choice)
+            if batch:
+                yield batch
+
+
+async def _chain(
+    first: list[msgspec.Struct], rest: AsyncIterator[list[msgspec.Struct]]
+) -> AsyncIterator[list[msgspec.Struct]]:
+    yield first
+    async for batch in rest:
+        yield batch

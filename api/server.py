@@ -1,0 +1,158 @@
+"""From a loaded model to a listening server, and back: start, banner, graceful end."""
+
+import asyncio
+import contextlib
+import gc
+import ipaddress
+import logging
+import os
+import socket
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import uvicorn
+
+from ..engine.errors import UserError
+from .app import create_app
+from .engine_thread import EngineThread
+from .serving import MAX_BODY, Serving
+
+Progress = Callable[[str, float | None], None]
+
+DRAIN_SECONDS = 10.0
+MAX_QUEUED = 1024
+_BACKLOG = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings:
+    """``model_name`` is what clients call the model; ``drain`` are seconds that requests under way
+    are given at the end."""
+
+    host: str
+    port: int
+    model_name: str
+    api_key: str | None = None
+    max_queued: int = MAX_QUEUED
+    max_body: int = MAX_BODY
+    drain: float = DRAIN_SECONDS
+
+
+def serve(model: str, settings: ServerSettings, engine: dict[str, Any], progress: Progress) -> None:
+    """Load ``model`` with the ``engine`` settings (as `LLM` names them) and serve until a signal.
+
+    Raises UserError for an address that cannot be had, before anything slow begins.
+    """
+    sock = bind(settings.host, settings.port)
+    with contextlib.closing(sock):
+        # Threads that spin while they wait take the time of those that serve.
+        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+        progress("starting PyTorch", None)
+        from ..engine.llm import LLM
+
+        llm = LLM(model, progress=progress, **engine)
+        if llm.tokenizer is None:
+            raise UserError(f"{model} has no tokenizer; a server needs one")
+        serving = Serving(
+            model=settings.model_name,
+            tokenizer=llm.tokenizer,
+            defaults=llm.default_params,
+            thread=EngineThread(llm.engine, settings.max_queued),
+            api_key=settings.api_key,
+            max_body=settings.max_body,
+        )
+        gc.collect()
+        gc.freeze()  # the model lives as long as the server: no collection need walk it
+        _log_to_stderr()
+        server = Server(serving, settings, banner(serving, settings, sock))
+        try:
+            server.run([sock])
+        except KeyboardInterrupt:  # the ordinary end, which uvicorn passes on when it is done
+            pass
+        finally:
+            serving.thread.stop()
+
+
+class Server(uvicorn.Server):
+    """Says where it listens, and at the end lets requests under way finish, up to a limit."""
+
+    def __init__(self, serving: Serving, settings: ServerSettings, banner: str = "") -> None:
+        super().__init__(
+            uvicorn.Config(
+                create_app(serving),
+                backlog=_BACKLOG,
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_keep_alive=60,
+            )
+        )
+        self._serving = serving
+        self._drain = settings.drain
+        self._banner = banner
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started and self._banner:
+            print(self._banner, flush=True)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        draining = asyncio.create_task(self._serving.thread.drain(self._drain))
+        await super().shutdown(sockets)
+        draining.cancel()
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A socket that has the address and does not listen yet. UserError if it cannot be had."""
+    try:
+        family, kind, proto, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        sock = socket.socket(family, kind, proto)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UserError(
+            f"cannot listen on --host {host} --port {port}: {reason}; choose another"
+        ) from error
+    return sock
+
+
+def banner(serving: Serving, settings: ServerSettings, sock: socket.socket) -> str:
+    """What is served where, and a line to try it with."""
+    config = serving.thread.engine.config
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    url = f"http://{host}:{sock.getsockname()[1]}"
+    key = " -H 'Authorization: Bearer KEY'" if settings.api_key else ""
+    lines = [
+        f"minisgl-tui serves {serving.model} at {url}/v1",
+        f"  KV pool  {config.num_blocks} blocks of {config.block_size} tokens",
+        f"  context  {serving.context} tokens, {serving.thread.limit} requests at most",
+        f"  try      curl {url}/v1/chat/completions -H 'Content-Type: application/json'{key} "
+        f'-d \'{{"messages": [{{"role": "user", "content": "Hello"}}]}}\'',
+    ]
+    if not settings.api_key and not is_loopback(settings.host):
+        lines.append("  warning  anybody who reaches this address may use it: set --api-key")
+    return "\n".join(lines)
+
+
+def is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _log_to_stderr() -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%H:%M:%S"))
+    for name, level in (("minisgl_tui.api", logging.INFO), ("uvicorn", logging.WARNING)):
+        logger = logging.getLogger(name)
+        logger.addHandler(handler)
+        logger.setLevel(level)
+        logger.propagate = False

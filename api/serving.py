@@ -1,0 +1,83 @@
+"""What the routes share: the model's name and tokenizer, the engine's thread, and the limits."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from starlette.requests import Request
+
+from ..engine.sampling import SamplingParams
+from ..engine.tokenizer import Tokenizer
+from .access import note
+from .connection import read_body
+from .engine_thread import EngineThread
+from .errors import ApiError, bad_request, no_such_model
+from .fields import R, decode
+
+T = TypeVar("T")
+
+MAX_BODY = 16 << 20  # bytes
+
+
+@dataclass
+class Serving:
+    """One model, as its clients see it. ``model`` is the name they ask for."""
+
+    model: str
+    tokenizer: Tokenizer
+    defaults: SamplingParams
+    thread: EngineThread
+    api_key: str | None = None
+    max_body: int = MAX_BODY
+    created: int = field(default_factory=lambda: int(time.time()))
+
+    def __post_init__(self) -> None:
+        # One thread: long texts are tokenized in turn and out of the event loop's way.
+        self._encoder = ThreadPoolExecutor(1, "tokenizer")
+
+    @property
+    def context(self) -> int:
+        """Tokens of prompt and answer together that a request may have."""
+        config = self.thread.engine.config
+        return min(config.max_model_len, config.capacity)
+
+    @property
+    def vocab_size(self) -> int:
+        return self.thread.engine.config.vocab_size
+
+    async def encode(self, work: Callable[[], T]) -> T:
+        """``work`` with the tokenizer, outside of the event loop."""
+        return await asyncio.get_running_loop().run_in_executor(self._encoder, work)
+
+    async def read(self, request: Request, kind: type[R]) -> R:
+        """The request's body as a ``kind``, for the model that is served."""
+        body = await read_body(request.scope, request.receive, self.max_body)
+        asked, unknown = decode(body, kind)
+        if unknown:
+            note(request.scope, ignored=" ".join(name[:40] for name in unknown[:8]))
+        name = getattr(asked, "model", None)
+        if name is not None and name != self.model:
+            raise no_such_model(name, self.model)
+        return asked
+
+    def room(self, prompt: list[int], asked: int | None, default: int | None, param: str) -> int:
+        """How many tokens may follow ``prompt``: as many as asked for, or 400 if that is too many;
+        ``default``, or all there is room for, where nothing was."""
+        if asked is not None and not 0 <= asked < 2**31:
+            raise bad_request(f"max_tokens is {asked}; it must be 0 or more", "max_tokens")
+        left = self.context - len(prompt)
+        if left < max(1, asked or 0):
+            raise self._too_long(len(prompt), asked or 0, param)
+        return min(left, left if default is None else default) if asked is None else asked
+
+    def _too_long(self, prompt: int, asked: int, param: str) -> ApiError:
+        wanted = f"{prompt + asked} tokens ({prompt} in the {param}, {asked} in the completion)"
+        return bad_request(
+            f"This model's maximum context length is {self.context} tokens. However, you requested "
+            f"{wanted}. Please reduce the length of the {param} or completion.",
+            param,
+            "context_length_exceeded",
+        )

@@ -1,0 +1,127 @@
+"""One choice's text as its tokens come: characters whole, stop strings cut off and never shown."""
+
+from dataclasses import dataclass
+
+from ..engine.sampling import TokenLogprobs
+from ..engine.tokenizer import Detokenizer
+from .engine_thread import Update
+
+
+class StopStrings:
+    """Lets text through up to the first stop string that is completed.
+
+    Only what could still become one is held back. With the stop ``"END"``, ``feed("the EN")`` gives
+    ``"the "``, then ``feed("T")`` gives ``"ENT"``; ``feed("END.")`` gives ``""`` and sets
+    ``matched``. What comes out does not depend on how the text was cut into pieces.
+    """
+
+    def __init__(self, stops: list[str], include: bool = False) -> None:
+        self._stops = stops
+        self._include = include
+        self._held = ""
+        self.matched = False
+
+    def feed(self, text: str) -> str:
+        """What may be shown now."""
+        if not self._stops:
+            return text
+        text = self._held + text
+        ends = [(at + len(stop), at) for stop in self._stops if (at := text.find(stop)) >= 0]
+        if ends:
+            self.matched = True
+            self._held = ""
+            end, start = min(ends)
+            return text[: end if self._include else start]
+        shown = len(text) - self._ambiguous(text)
+        self._held = text[shown:]
+        return text[:shown]
+
+    def release(self) -> str:
+        """What was held back, and will not become a stop string any more."""
+        held, self._held = self._held, ""
+        return held
+
+    def _ambiguous(self, text: str) -> int:
+        """Length of the longest end of ``text`` that a stop string begins with."""
+        longest = min(len(text), max(map(len, self._stops)) - 1)
+        for length in range(longest, 0, -1):
+            if any(stop.startswith(text[-length:]) for stop in self._stops):
+                return length
+        return 0
+
+
+@dataclass(slots=True)
+class Entry:
+    """A token with what was asked about it; ``offset`` is where its text begins, in characters."""
+
+    token: int
+    logprobs: TokenLogprobs | None
+    offset: int
+
+
+@dataclass(slots=True)
+class Piece:
+    """What a choice has to say: text, the tokens it stands for, and the end if this is it."""
+
+    text: str
+    entries: list[Entry]
+    finish_reason: str | None = None
+
+
+class Choice:
+    """Turns the updates of one choice into pieces; joined, they are its whole answer.
+
+    ``completion_tokens`` counts what was generated up to the end of the answer. ``limit`` 0 asks
+    for no tokens at all, although the engine always makes one. ``echo`` is text that goes before.
+    """
+
+    def __init__(
+        self,
+        detokenizer: Detokenizer,
+        stops: StopStrings,
+        *,
+        limit: int,
+        min_tokens: int = 0,
+        echo: str = "",
+    ) -> None:
+        self.completion_tokens = 0
+        self.cached_tokens = 0
+        self.finish_reason: str | None = None
+        self._detokenizer = detokenizer
+        self._stops = stops
+        self._limit = limit
+        self._min_tokens = min_tokens
+        self._echo = echo
+        self._length = len(echo)
+        self._entries: list[Entry] = []
+
+    def take(self, update: Update) -> Piece | None:
+        """None as long as there is nothing to show."""
+        self.cached_tokens = update.cached_tokens
+        text, self._echo = self._echo, ""
+        if self._limit:
+            for index, token in enumerate(update.tokens):
+                logprobs = update.logprobs[index] if update.logprobs else None
+                text += self._token(token, logprobs)
+                if self._stops.matched:
+                    break
+        if update.finish_reason and not self._stops.matched:
+            text += self._stops.feed(self._detokenizer.flush())
+            text += self._stops.release()
+        if self._stops.matched:
+            self.finish_reason = "stop"
+        elif update.finish_reason:
+            self.finish_reason = update.finish_reason if self._limit else "length"
+        if not text and not self.finish_reason:
+            return None
+        entries, self._entries = self._entries, []
+        return Piece(text, entries, self.finish_reason)
+
+    def _token(self, token: int, logprobs: TokenLogprobs | None) -> str:
+        self.completion_tokens += 1
+        self._entries.append(Entry(token, logprobs, self._length))
+        text = self._detokenizer.feed(token)
+        self._length += len(text)
+        if self.completion_tokens <= self._min_tokens:
+            return text  # too early for a stop string
+        return self._stops.feed(text)

@@ -1,0 +1,108 @@
+"""``minisgl-tui serve``: its flags, checked; serving itself is `api`'s, an extra of the install."""
+
+import argparse
+import os
+from typing import Any
+
+from ..engine import model_store
+from ..engine.errors import UserError
+from .engine_flags import DEFAULT_MODEL, add_engine_flags, check_settings, given_flags
+from .progress import print_progress
+
+API_KEY_VARIABLE = "MINISGL_TUI_API_KEY"
+EXTRA = {"fastapi", "httptools", "prometheus_client", "starlette", "uvicorn", "uvloop"}
+
+
+def add_parser(commands: Any) -> None:
+    serve = commands.add_parser(
+        "serve",
+        help="answer the OpenAI API over HTTP",
+        description="Serve a model to any client of the OpenAI API: chat, completions, streams.",
+    )
+    serve.set_defaults(command=run)
+    serve.add_argument(
+        "--model", default=DEFAULT_MODEL, metavar="M", help="as in `run` (default: %(default)s)"
+    )
+    serve.add_argument(
+        "--served-model-name",
+        metavar="NAME",
+        help="what clients call it (default: as --model, of a path the last part)",
+    )
+    serve.add_argument("--host", default="127.0.0.1", help="address (default: %(default)s)")
+    serve.add_argument(
+        "--port", type=int, default=30000, metavar="N", help="0 takes any (default: %(default)s)"
+    )
+    serve.add_argument(
+        "--api-key",
+        default=os.environ.get(API_KEY_VARIABLE),
+        metavar="KEY",
+        help=f"clients must send it; better kept in {API_KEY_VARIABLE}",
+    )
+    serve.add_argument(
+        "--max-queued-requests",
+        type=int,
+        default=1024,
+        metavar="N",
+        help="most that wait while others run; more are answered 429 (default: %(default)s)",
+    )
+    serve.add_argument(
+        "--max-request-mb",
+        type=int,
+        default=16,
+        metavar="N",
+        help="largest body of a request (default: %(default)s)",
+    )
+    serve.add_argument(
+        "--drain",
+        type=float,
+        default=10.0,
+        metavar="S",
+        help="seconds that requests under way are given at the end (default: %(default)s)",
+    )
+    add_engine_flags(serve)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until interrupted; returns the exit code."""
+    _check(args)
+    engine = given_flags(args)
+    check_settings(engine)
+    model_store.check(args.model)
+    try:
+        from ..api.server import ServerSettings, serve
+    except ModuleNotFoundError as error:
+        if error.name not in EXTRA:
+            raise
+        raise UserError(
+            f"serve needs {error.name}, which is not installed: pip install 'minisgl-tui[serve]'"
+        ) from error
+    settings = ServerSettings(
+        host=args.host,
+        port=args.port,
+        model_name=args.served_model_name or model_name(args.model),
+        api_key=args.api_key or None,
+        max_queued=args.max_queued_requests,
+        max_body=args.max_request_mb << 20,
+        drain=args.drain,
+    )
+    serve(args.model, settings, engine, print_progress())
+    return 0
+
+
+def model_name(model: str) -> str:
+    """``~/models/tiny/`` → ``tiny``; an alias or Hub id as it is."""
+    is_path = os.path.exists(model) or model.endswith(".gguf")
+    return os.path.basename(os.path.abspath(model)) if is_path else model
+
+
+def _check(args: argparse.Namespace) -> None:
+    for name, low, high in (
+        ("port", 0, 65535),
+        ("max_queued_requests", 0, 1_000_000),
+        ("max_request_mb", 1, 1024),
+        ("drain", 0, 3600),
+    ):
+        value = getattr(args, name)
+        if not low <= value <= high:
+            flag = "--" + name.replace("_", "-")
+            raise UserError(f"{flag} is {value}; it must be from {low} to {high}")
