@@ -15,12 +15,9 @@ from .errors import bad_request, refused
 from .fields import (
     MOST_TOP_LOGPROBS,
     check_range,
-    choices_of,
     sampling_params,
-    stops_of,
-    wants_usage,
 )
-from .generate import Answered, Heading, Job, respond
+from .generate import Answered, Heading, job_for, respond
 from .logprobs import chat_logprobs
 from .protocol import (
     AnswerMessage,
@@ -40,7 +37,6 @@ from .text import Entry, Piece
 async def chat_completions(request: Request) -> Response:
     serving: Serving = request.app.state.serving
     asked = await serving.read(request, ChatRequest)
-    include_usage, continuous_usage = wants_usage(asked)
     logprobs = _top_logprobs(asked)
     tokens = await apply_template(serving, asked)
     wanted = asked.max_completion_tokens
@@ -53,19 +49,8 @@ async def chat_completions(request: Request) -> Response:
         logprobs=logprobs,
         vocab_size=serving.vocab_size,
     )
-    job = Job(
-        prompts=[Prompt(tokens, params)],
-        n=choices_of(asked),
-        stops=stops_of(asked),
-        include_stop=bool(asked.include_stop_str_in_output),
-        limit=wanted,
-        priority=asked.priority or 0,
-        salt=asked.cache_salt or "",
-        stream=bool(asked.stream),
-        include_usage=include_usage,
-        continuous_usage=continuous_usage,
-    )
-    return await respond(request, serving, job, ChatShape(serving, asked, include_usage))
+    job = job_for(asked, [Prompt(tokens, params)], wanted)
+    return await respond(request, serving, job, ChatShape(serving, asked, job.include_usage))
 
 
 async def apply_template(serving: Serving, asked: ChatRequest) -> list[int]:

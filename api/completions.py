@@ -16,12 +16,9 @@ from .fields import (
     MOST_TOP_LOGPROBS,
     check_ids,
     check_range,
-    choices_of,
     sampling_params,
-    stops_of,
-    wants_usage,
 )
-from .generate import Answered, Heading, Job, respond
+from .generate import Answered, Heading, job_for, respond
 from .logprobs import completion_logprobs
 from .protocol import Completion, CompletionChoice, CompletionRequest, Usage
 from .serving import Serving
@@ -33,7 +30,6 @@ DEFAULT_MAX_TOKENS = 16  # OpenAI's
 async def completions(request: Request) -> Response:
     serving: Serving = request.app.state.serving
     asked = await serving.read(request, CompletionRequest)
-    include_usage, continuous_usage = wants_usage(asked)
     check_range(asked, "logprobs", 0, MOST_TOP_LOGPROBS)
     if asked.echo and asked.logprobs is not None:
         raise bad_request("echo with logprobs is not supported by this server", "echo")
@@ -44,21 +40,10 @@ async def completions(request: Request) -> Response:
         )
     except RequestRefused as error:
         raise refused(error, "prompt") from None
-    job = Job(
-        prompts=[_prompt(serving, asked, tokens) for tokens in ids],
-        n=choices_of(asked),
-        stops=stops_of(asked),
-        include_stop=bool(asked.include_stop_str_in_output),
-        limit=asked.max_tokens,
-        priority=asked.priority or 0,
-        salt=asked.cache_salt or "",
-        stream=bool(asked.stream),
-        include_usage=include_usage,
-        continuous_usage=continuous_usage,
-    )
+    job = job_for(asked, [_prompt(serving, asked, tokens) for tokens in ids], asked.max_tokens)
     if asked.echo:
         job.echo = [p if isinstance(p, str) else serving.tokenizer.decode(p) for p in texts]
-    return await respond(request, serving, job, CompletionShape(serving, asked, include_usage))
+    return await respond(request, serving, job, CompletionShape(serving, asked, job.include_usage))
 
 
 def as_prompts(prompt: str | list[Any]) -> list[str | list[int]]:

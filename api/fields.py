@@ -150,8 +150,7 @@ def choices_of(request: GenerateRequest) -> int:
 
 def stops_of(request: GenerateRequest) -> list[str]:
     """The stop strings, as a list."""
-    given = request.stop or []
-    stops = [given] if isinstance(given, str) else given
+    stops = [request.stop] if isinstance(request.stop, str) else request.stop or []
     if len(stops) > MOST_STOPS:
         raise bad_request(f"stop has {len(stops)} strings; give {MOST_STOPS} at most", "stop")
     for stop in stops:

@@ -16,7 +16,8 @@ from starlette.responses import Response
 from .access import note
 from .connection import EventStream, while_connected
 from .engine_thread import Generation, Prompt
-from .protocol import PromptTokensDetails, Usage
+from .fields import check_range, choices_of, stops_of, wants_usage
+from .protocol import GenerateRequest, PromptTokensDetails, Usage
 from .serving import Serving
 from .text import Choice, Entry, Piece, StopStrings
 
@@ -36,6 +37,24 @@ class Job:
     include_usage: bool = False
     continuous_usage: bool = False
     echo: list[str] = field(default_factory=list)
+
+
+def job_for(asked: GenerateRequest, prompts: list[Prompt], limit: int | None) -> Job:
+    """What ``asked`` wants with ``prompts``. ApiError 400 where it makes no sense."""
+    include_usage, continuous_usage = wants_usage(asked)
+    check_range(asked, "priority", -(2**63), 2**63 - 1)
+    return Job(
+        prompts=prompts,
+        n=choices_of(asked),
+        stops=stops_of(asked),
+        include_stop=bool(asked.include_stop_str_in_output),
+        limit=limit,
+        priority=asked.priority or 0,
+        salt=asked.cache_salt or "",
+        stream=bool(asked.stream),
+        include_usage=include_usage,
+        continuous_usage=continuous_usage,
+    )
 
 
 @dataclass(slots=True)
