@@ -20,9 +20,10 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 # Where the type checker finds `minisgl_tui.*`: it does not follow setuptools' package-dir.
-$(VENV)/typing: | $(VENV)/bin/python
+$(VENV)/typing: Makefile | $(VENV)/bin/python
 	mkdir -p $@/minisgl_tui
 	for package in engine api tui demos; do ln -sfn ../../../$$package $@/minisgl_tui/$$package; done
+	@touch $@
 
 $(VENV)/installed: pyproject.toml | $(VENV)/bin/python
 	@echo "installing into $(VENV) (PyTorch is large: a minute or more)"

@@ -84,7 +84,11 @@ def _add_routes(app: FastAPI) -> None:
     ):
         app.add_api_route(path, handler, methods=["POST"], **_documented(answered, asked))
     app.add_api_route("/v1/models", models, **_documented(ModelList))
-    app.add_api_route("/v1/models/{name:path}", model, **_documented(ModelCard))
+    one_model = _documented(ModelCard)
+    one_model["openapi_extra"]["parameters"] = [
+        {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}
+    ]
+    app.add_api_route("/v1/models/{name:path}", model, **one_model)
     app.add_api_route("/health", health)
     app.add_api_route("/version", server_version)
     app.add_api_route("/metrics", metrics)

@@ -22,7 +22,7 @@ from .generate import Answered, Heading, job_for, respond
 from .logprobs import completion_logprobs
 from .protocol import Completion, CompletionChoice, CompletionRequest, Usage
 from .serving import Serving
-from .text import Entry, Piece
+from .text import Entry, Piece, echo_of
 
 DEFAULT_MAX_TOKENS = 16  # OpenAI's
 
@@ -31,8 +31,6 @@ async def completions(request: Request) -> Response:
     serving: Serving = request.app.state.serving
     asked = await serving.read(request, CompletionRequest)
     check_range(asked, "logprobs", 0, MOST_TOP_LOGPROBS)
-    if asked.echo and asked.logprobs is not None:
-        raise bad_request("echo with logprobs is not supported by this server", "echo")
     texts = as_prompts(asked.prompt)
     try:
         ids = await serving.encode(
@@ -42,7 +40,8 @@ async def completions(request: Request) -> Response:
         raise refused(error, "prompt") from None
     job = job_for(asked, [_prompt(serving, asked, tokens) for tokens in ids], asked.max_tokens)
     if asked.echo:
-        job.echo = [p if isinstance(p, str) else serving.tokenizer.decode(p) for p in texts]
+        pairs = zip(texts, ids, strict=True)
+        job.echoes = [echo_of(serving.tokenizer, prompt, tokens) for prompt, tokens in pairs]
     return await respond(request, serving, job, CompletionShape(serving, asked, job.include_usage))
 
 
@@ -83,6 +82,7 @@ def _prompt(serving: Serving, asked: CompletionRequest, tokens: list[int]) -> Pr
         serving.defaults,
         max_tokens=max(1, room),
         logprobs=asked.logprobs,
+        prompt_logprobs=asked.logprobs if asked.echo else None,
         vocab_size=serving.vocab_size,
     )
     return Prompt(tokens, params)

@@ -9,11 +9,12 @@ their blocks, are gone before the next step begins.
 """
 
 import asyncio
+import logging
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ..engine.debugger import Debugger
 from ..engine.engine import Engine
@@ -24,6 +25,10 @@ from ..engine.state import EngineState
 from .errors import ApiError, bad_request, engine_failed, queue_full, shutting_down
 
 T = TypeVar("T")
+
+log = logging.getLogger("minisgl_tui.api")
+
+FAILED = "the engine failed while it ran this request; the server's log says why"
 
 
 @dataclass(slots=True)
@@ -40,6 +45,7 @@ class Update:
     cached_tokens: int = 0
     tokens: list[int] = field(default_factory=list)
     logprobs: list[TokenLogprobs] = field(default_factory=list)  # one a token, if asked for
+    prompt_logprobs: list[TokenLogprobs | None] = field(default_factory=list)  # with the first
     finish_reason: str | None = None
     message: str = ""  # why, for `error`
 
@@ -76,16 +82,16 @@ class Generation:
             if batch:
                 yield batch
 
-    def drop(self, choice: int) -> None:
-        """No more of this one is wanted."""
+    def stop(self, choice: int) -> None:
+        """This one's answer is complete."""
         if choice in self._open:
             self._open.discard(choice)
-            self._thread.abort(self, [choice])
+            self._thread.end(self, [choice], self._thread.engine.stop)
 
     def close(self) -> None:
         """No more is wanted of any. May be called again."""
         if self._open:
-            self._thread.abort(self, sorted(self._open))
+            self._thread.end(self, sorted(self._open), self._thread.engine.abort)
             self._open.clear()
 
     def put(self, update: Update) -> None:
@@ -95,7 +101,8 @@ class Generation:
             self._updates.append(update)
             self._news.set()
         else:
-            self.fail(engine_failed(update.message or "the request was aborted"))
+            log.error("a request ended with %s: %s", update.finish_reason, update.message)
+            self.fail(engine_failed(FAILED))
 
     def fail(self, error: ApiError) -> None:
         self._failure = self._failure or error
@@ -114,9 +121,10 @@ class EngineThread:
         self.limit = engine.scheduler.max_running + max_queued
         self.live = 0  # requests handed over and not ended
         self.error: str | None = None  # what ended the thread, if anything did
-        self.debugger = Debugger(engine, stops_when_idle=False)
+        self.debugger = Debugger(engine, on_error=log.error, stops_when_idle=False)
         self._closing = False
         self._generations: set[Generation] = set()
+        self._questions: set[asyncio.Future[Any]] = set()
         self._routes: dict[int, tuple[Generation, int]] = {}  # by request; the engine's thread
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._run, name="engine")
@@ -153,13 +161,15 @@ class EngineThread:
         self.debugger.call(lambda: self._submit(generation, prompts, n, priority, salt))
         return generation
 
-    def abort(self, generation: Generation, choices: Sequence[int]) -> None:
-        """End those requests before the next step."""
+    def end(
+        self, generation: Generation, choices: Sequence[int], end: Callable[[int], bool]
+    ) -> None:
+        """Have ``end`` end those requests before the next step."""
 
         def carry_out() -> None:
             for choice in choices:
                 if choice < len(generation.requests):
-                    self.engine.abort(generation.requests[choice].id)
+                    end(generation.requests[choice].id)
 
         self.debugger.call(carry_out)
 
@@ -181,6 +191,8 @@ class EngineThread:
 
         if not self._thread.is_alive():
             raise shutting_down()
+        self._questions.add(answer)
+        answer.add_done_callback(self._questions.discard)
         self.debugger.call(carry_out)
         return await answer
 
@@ -232,6 +244,14 @@ class EngineThread:
         for generation in tuple(self._generations):
             generation.fail(error)
 
+    def _ended(self) -> None:
+        """The thread is gone; nobody need wait for it any longer."""
+        error = engine_failed("the engine has stopped")
+        self._fail_all(error)
+        for answer in tuple(self._questions):
+            if not answer.done():
+                answer.set_exception(error)
+
     # --- the engine's thread ---------------------------------------------------------------------
 
     def _run(self) -> None:
@@ -241,7 +261,7 @@ class EngineThread:
             self.error = f"{type(error).__name__}: {error}"
             raise
         finally:
-            self._tell(self._fail_all, engine_failed("the engine has stopped"))
+            self._tell(self._ended)
 
     def _submit(
         self, generation: Generation, prompts: Sequence[Prompt], n: int, priority: int, salt: str
@@ -256,8 +276,8 @@ class EngineThread:
                     generation.requests.append(request)
         except Exception as error:
             lost = len(prompts) * n - len(generation.requests)
-            message = f"the engine did not take the request: {type(error).__name__}: {error}"
-            self._tell(self._lost, generation, lost, engine_failed(message))
+            log.error("a request was not taken: %s: %s", type(error).__name__, error)
+            self._tell(self._lost, generation, lost, engine_failed(FAILED))
 
     def _follow(self, record: StepRecord) -> None:
         """Tell the event loop, in one call, what everybody got."""
@@ -287,7 +307,10 @@ class EngineThread:
             return None
         if req not in news:
             generation, choice = route
-            news[req] = Update(choice, generation.requests[choice].cached_tokens)
+            request = generation.requests[choice]
+            update = news[req] = Update(choice, request.cached_tokens)
+            if request.prompt_logprobs and len(request.tokens) == request.prompt_len + 1:
+                update.prompt_logprobs = request.prompt_logprobs
         return news[req]
 
     def _tell(self, hear: Callable[..., object], *about: object) -> None:

@@ -192,6 +192,7 @@ def sampling_params(
     max_tokens: int,
     logprobs: int | None,
     vocab_size: int,
+    prompt_logprobs: int | None = None,
 ) -> SamplingParams:
     """How to sample, ``default`` where the request leaves it open. ApiError 400 out of range."""
     check_range(request, "temperature", 0, 2)
@@ -206,7 +207,7 @@ def sampling_params(
     if request.stop_token_ids:
         check_ids(request.stop_token_ids, vocab_size, "stop_token_ids")
         given["stop_token_ids"] = tuple(request.stop_token_ids)
-    given |= {"max_tokens": max_tokens, "logprobs": logprobs}
+    given |= {"max_tokens": max_tokens, "logprobs": logprobs, "prompt_logprobs": prompt_logprobs}
     try:
         return msgspec.structs.replace(default, **given)
     except RequestRefused as error:

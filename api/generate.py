@@ -19,12 +19,12 @@ from .engine_thread import Generation, Prompt
 from .fields import check_range, choices_of, stops_of, wants_usage
 from .protocol import GenerateRequest, PromptTokensDetails, Usage
 from .serving import Serving
-from .text import Choice, Entry, Piece, StopStrings
+from .text import Choice, Echo, Entry, Piece, StopStrings
 
 
 @dataclass(slots=True)
 class Job:
-    """What to run. ``echo`` has the text that each prompt's answers begin with, if any do."""
+    """What to run. ``echoes`` are what each prompt's answers begin with, if with anything."""
 
     prompts: list[Prompt]
     n: int
@@ -36,7 +36,7 @@ class Job:
     stream: bool = False
     include_usage: bool = False
     continuous_usage: bool = False
-    echo: list[str] = field(default_factory=list)
+    echoes: list[Echo] = field(default_factory=list)
 
 
 def job_for(asked: GenerateRequest, prompts: list[Prompt], limit: int | None) -> Job:
@@ -137,7 +137,7 @@ class _Answer:
                 StopStrings(job.stops, job.include_stop),
                 limit=prompt.params.max_tokens if job.limit is None else job.limit,
                 min_tokens=prompt.params.min_tokens,
-                echo=job.echo[index] if job.echo else "",
+                echo=job.echoes[index] if job.echoes else None,
             )
             for index, prompt in enumerate(job.prompts)
             for _ in range(job.n)
@@ -195,7 +195,7 @@ class _Answer:
                 if piece:
                     batch.append((update.choice, piece))
                 if choice.finish_reason:
-                    self._generation.drop(update.choice)
+                    self._generation.stop(update.choice)
             if batch:
                 yield batch
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from ..engine.sampling import TokenLogprobs
-from ..engine.tokenizer import Detokenizer
+from ..engine.tokenizer import Detokenizer, Tokenizer
 from .engine_thread import Update
 
 
@@ -68,11 +68,32 @@ class Piece:
     finish_reason: str | None = None
 
 
+@dataclass(slots=True)
+class Echo:
+    """A prompt as its answers repeat it: its text, and where in that each token begins."""
+
+    text: str
+    tokens: list[int]
+    offsets: list[int]
+
+
+def echo_of(tokenizer: Tokenizer, prompt: str | list[int], tokens: list[int]) -> Echo:
+    """``prompt`` is the text that ``tokens`` are of, if it came as a text."""
+    detokenizer = tokenizer.detokenizer()
+    offsets: list[int] = []
+    length = 0
+    for token in tokens:
+        offsets.append(length)
+        length += len(detokenizer.feed(token))
+    text = prompt if isinstance(prompt, str) else tokenizer.decode(tokens)
+    return Echo(text, tokens, offsets)
+
+
 class Choice:
     """Turns the updates of one choice into pieces; joined, they are its whole answer.
 
     ``completion_tokens`` counts what was generated up to the end of the answer. ``limit`` 0 asks
-    for no tokens at all, although the engine always makes one. ``echo`` is text that goes before.
+    for no tokens at all, although the engine always makes one. ``echo`` goes before.
     """
 
     def __init__(
@@ -82,7 +103,7 @@ class Choice:
         *,
         limit: int,
         min_tokens: int = 0,
-        echo: str = "",
+        echo: Echo | None = None,
     ) -> None:
         self.completion_tokens = 0
         self.cached_tokens = 0
@@ -92,30 +113,42 @@ class Choice:
         self._limit = limit
         self._min_tokens = min_tokens
         self._echo = echo
-        self._length = len(echo)
+        self._length = len(echo.text) if echo else 0
         self._entries: list[Entry] = []
 
     def take(self, update: Update) -> Piece | None:
         """None as long as there is nothing to show."""
         self.cached_tokens = update.cached_tokens
-        text, self._echo = self._echo, ""
+        text = self._begin(update) if self._echo else ""
         if self._limit:
-            for index, token in enumerate(update.tokens):
-                logprobs = update.logprobs[index] if update.logprobs else None
-                text += self._token(token, logprobs)
-                if self._stops.matched:
-                    break
-        if update.finish_reason and not self._stops.matched:
-            text += self._stops.feed(self._detokenizer.flush())
-            text += self._stops.release()
-        if self._stops.matched:
-            self.finish_reason = "stop"
+            text += self._go_on(update)
         elif update.finish_reason:
-            self.finish_reason = update.finish_reason if self._limit else "length"
+            self.finish_reason = "length"
         if not text and not self.finish_reason:
             return None
         entries, self._entries = self._entries, []
         return Piece(text, entries, self.finish_reason)
+
+    def _begin(self, update: Update) -> str:
+        assert self._echo
+        echo, self._echo = self._echo, None
+        if update.prompt_logprobs:
+            rows = zip(echo.tokens, update.prompt_logprobs, echo.offsets, strict=True)
+            self._entries = [Entry(*row) for row in rows]
+        return echo.text
+
+    def _go_on(self, update: Update) -> str:
+        text = ""
+        for index, token in enumerate(update.tokens):
+            logprobs = update.logprobs[index] if update.logprobs else None
+            text += self._token(token, logprobs)
+            if self._stops.matched:
+                break
+        if update.finish_reason and not self._stops.matched:
+            text += self._stops.feed(self._detokenizer.flush())
+            text += self._stops.release()
+        self.finish_reason = "stop" if self._stops.matched else update.finish_reason
+        return text
 
     def _token(self, token: int, logprobs: TokenLogprobs | None) -> str:
         self.completion_tokens += 1

@@ -50,7 +50,7 @@ class Engine:
         self._deadlines: list[tuple[float, int, float]] = []  # (when, request, timeout), a heap
         self._interrupts = Interrupts()
         self._in_step = False
-        self._aborted: set[int] = set()  # while their step was being executed
+        self._aborted: dict[int, FinishReason] = {}  # while their step was being executed
 
     # --- requests --------------------------------------------------------------------------------
 
@@ -162,14 +162,22 @@ class Engine:
         Between steps it ends at once. From within a step (a runner's callback) it ends with the
         step, and the token sampled meanwhile is dropped.
         """
+        return self._end(request_id, FinishReason.ABORT)
+
+    def stop(self, request_id: int) -> bool:
+        """End a request whose answer is complete by something that only its client sees, such as a
+        stop string; otherwise as `abort`."""
+        return self._end(request_id, FinishReason.STOP)
+
+    def _end(self, request_id: int, reason: FinishReason) -> bool:
         request = self.requests.get(request_id)
         if request is None or request.finished or request_id in self._aborted:
             return False
         if self._in_step:
-            self._aborted.add(request_id)
+            self._aborted[request_id] = reason
             return True
         try:
-            self.scheduler.finish(request, FinishReason.ABORT)
+            self.scheduler.finish(request, reason)
         finally:
             self._forget_ended()
         self._close_record()
@@ -286,9 +294,9 @@ class Engine:
             self.scheduler.finish(request, reason)
 
     def _end_aborted(self) -> None:
-        for request_id in sorted(self._aborted):
+        for request_id, reason in sorted(self._aborted.items()):
             if not self.requests[request_id].finished:
-                self.scheduler.finish(self.requests[request_id], FinishReason.ABORT)
+                self.scheduler.finish(self.requests[request_id], reason)
 
     def _append(
         self, rows: Sequence[Row], tokens: Sequence[int]

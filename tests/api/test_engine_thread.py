@@ -33,6 +33,13 @@ def prompt(first: int = 1, max_tokens: int = 5) -> Prompt:
     return Prompt([first, 2, 3, 4, 5], SamplingParams(max_tokens=max_tokens))
 
 
+async def outcome(question: asyncio.Task[int]) -> int | str:
+    try:
+        return await question
+    except ApiError as error:
+        return str(error)
+
+
 async def tokens(generation: Generation) -> dict[int, list[int]]:
     found: dict[int, list[int]] = {}
     async for batch in generation.updates():
@@ -110,12 +117,12 @@ async def test_what_is_closed_before_it_began_never_runs():
     assert bench.engine.step_count <= 1
 
 
-async def test_one_choice_that_is_dropped_leaves_the_others_running():
+async def test_one_choice_that_is_complete_leaves_the_others_running():
     async with serving(Bench()) as thread:
         generation = thread.generate([prompt(1, 30), prompt(2, 30)])
         found: list[int] = []
         async for batch in generation.updates():
-            generation.drop(0)
+            generation.stop(0)
             found += [token for update in batch if update.choice for token in update.tokens]
         assert len(found) == 30
 
@@ -149,7 +156,9 @@ async def test_what_could_never_be_let_in_is_a_bad_request_not_a_full_queue():
         assert raised.value.status == 400
 
 
-async def test_a_step_that_fails_is_an_error_for_its_requests_and_for_nobody_else():
+async def test_a_step_that_fails_is_an_error_for_its_requests_and_for_nobody_else(
+    caplog: pytest.LogCaptureFixture,
+):
     def next_token(row: Row) -> int:
         if row.request.tokens[0] == 13:
             raise RuntimeError("no such kernel")
@@ -157,9 +166,10 @@ async def test_a_step_that_fails_is_an_error_for_its_requests_and_for_nobody_els
 
     async with serving(Bench(next_token)) as thread:
         assert len((await tokens(thread.generate([prompt(1)])))[0]) == 5
-        with pytest.raises(ApiError, match="the step failed: RuntimeError: no such kernel") as e:
+        with pytest.raises(ApiError, match="the engine failed while it ran this request") as e:
             await tokens(thread.generate([prompt(13)]))
         assert e.value.status == 500
+        assert "the step failed: RuntimeError: no such kernel" in caplog.text
         assert len((await tokens(thread.generate([prompt(2)])))[0]) == 5
 
 
@@ -198,8 +208,10 @@ async def test_an_engine_that_stops_altogether_is_an_error_for_all():
             raise SystemExit("out of memory")
 
         thread.debugger.call(fail)
+        question = asyncio.create_task(thread.ask(lambda: 1))
         with pytest.raises(ApiError, match="the engine has stopped"):
             await tokens(generation)
         with pytest.raises(ApiError, match="the engine has stopped"):
             thread.generate([prompt(2)])
+        assert await outcome(question) == "the engine has stopped"
         assert thread.error == "SystemExit: out of memory"

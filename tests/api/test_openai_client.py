@@ -164,6 +164,36 @@ def test_a_prompt_is_echoed_before_its_answer(smollm: Live):
     assert none.usage.completion_tokens == 0
 
 
+def test_an_echo_with_log_probabilities_scores_the_prompt_as_lm_eval_asks(smollm: Live):
+    """Batches of ids, one token more, and no difference when the prefix is cached."""
+    tokenizer = smollm.serving.tokenizer
+    ids = [tokenizer.encode(t) for t in ("The capital of France is Paris. 😀", "One, two, three")]
+    settings = {"model": "smollm2-135m", "prompt": ids, "temperature": 0, "logprobs": 1}
+    create = smollm.client().completions.create
+    cold, warm = (create(max_tokens=1, echo=True, **settings).choices for _ in range(2))
+    none = create(max_tokens=0, echo=True, **settings).choices
+    for index, tokens in enumerate(ids):
+        shape = cold[index].logprobs
+        assert len(shape.tokens) == len(shape.token_logprobs) == len(tokens) + 1
+        assert shape.token_logprobs[0] is None and shape.top_logprobs[0] is None
+        assert none[index].logprobs.token_logprobs == shape.token_logprobs[:-1]
+        assert warm[index].logprobs.token_logprobs == pytest.approx(shape.token_logprobs, abs=1e-4)
+        for name, offset in zip(shape.tokens, shape.text_offset, strict=True):
+            assert name.startswith("bytes:") or cold[index].text[offset:].startswith(name)
+        for token, logprob, top in list(
+            zip(shape.tokens, shape.token_logprobs, shape.top_logprobs, strict=True)
+        )[1:]:
+            assert top[token] == logprob <= max(top.values())
+        for length in (len(tokens) - 1, 3):  # each is what the model says after those before it
+            (choice,) = create(
+                max_tokens=1, **{**settings, "prompt": tokens[:length], "logprobs": 20}
+            ).choices
+            (likely,) = choice.logprobs.top_logprobs
+            name = shape.tokens[length]
+            if name in likely:
+                assert likely[name] == pytest.approx(shape.token_logprobs[length], abs=1e-4)
+
+
 def test_penalties_and_biases_reach_the_sampler(smollm: Live):
     tokenizer = smollm.serving.tokenizer
     (paris,) = tokenizer.encode(" Paris")

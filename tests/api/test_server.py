@@ -113,9 +113,13 @@ def test_the_log_has_numbers_and_no_texts(tiny: Live, caplog: pytest.LogCaptureF
 
 
 def test_metrics_follow_what_was_served(tiny: Live):
-    def read() -> dict[str, float]:
+    def read(reason: str = "length") -> dict[str, float]:
         families = text_string_to_metric_families(tiny.get("/metrics").text)
-        return {s.name: s.value for f in families for s in f.samples if "le" not in s.labels}
+        found: dict[str, float] = {}
+        for sample in (s for family in families for s in family.samples):
+            if "le" not in sample.labels and sample.labels.get("finished_reason") in (None, reason):
+                found[sample.name] = sample.value
+        return found
 
     before = read()
     tiny.post(TEXT, prompt=[9] * 30, max_tokens=7, ignore_eos=True)
@@ -125,9 +129,28 @@ def test_metrics_follow_what_was_served(tiny: Live):
     assert gained["minisgl:generation_tokens_total"] == 7
     assert gained["minisgl:time_to_first_token_seconds_count"] == 1
     assert gained["minisgl:inter_token_latency_seconds_count"] == 6
+    assert gained["minisgl:request_success_total"] == 1
     assert after["minisgl:num_requests_running"] == after["minisgl:num_requests_waiting"] == 0
     assert after["minisgl:kv_cache_usage_perc"] == 0
     assert after["minisgl:kv_blocks_free"] + after["minisgl:kv_blocks_evictable"] == 512
+
+
+def test_an_answer_that_a_stop_string_ends_counts_as_stopped_not_aborted(tiny: Live):
+    def ended() -> dict[str, float]:
+        families = text_string_to_metric_families(tiny.get("/metrics").text)
+        samples = (
+            s for f in families for s in f.samples if s.name.endswith("request_success_total")
+        )
+        return {sample.labels["finished_reason"]: sample.value for sample in samples}
+
+    body = {"prompt": [9] * 30, "max_tokens": 60, "ignore_eos": True, "temperature": 0}
+    text = tiny.post(TEXT, **body).json()["choices"][0]["text"]
+    before = ended()
+    tiny.post(TEXT, stop=text[2], **body)
+    after = ended()
+    assert {reason: after[reason] - before[reason] for reason in after if after[reason]} == {
+        reason: float(reason == "stop") for reason in after if after[reason]
+    }
 
 
 def test_the_openapi_document_has_every_type_that_it_names(tiny: Live):

@@ -157,6 +157,26 @@ def test_an_abort_from_within_the_step_ends_the_request_with_it_and_drops_its_to
     assert not victim.block_table
 
 
+@pytest.mark.parametrize("within_a_step", [False, True])
+def test_who_has_seen_a_stop_string_ends_the_request_as_stopped(within_a_step: bool) -> None:
+    bench = Bench()
+    request = bench.submit([1, 2, 3], max_tokens=9)
+    bench.step()
+    execute = bench.runner.execute
+
+    def stop_meanwhile(plan: Any) -> Any:
+        if within_a_step:
+            assert bench.engine.stop(request.id)
+        return execute(plan)
+
+    with patch.object(bench.runner, "execute", stop_meanwhile):
+        if not within_a_step:
+            assert bench.engine.stop(request.id)
+        bench.step()
+    assert request.finish_reason == FinishReason.STOP and len(request.output) == 1
+    assert not bench.engine.stop(request.id) and not bench.engine.has_work()
+
+
 def test_an_abort_within_a_step_that_fails_is_not_forgotten() -> None:
     bench = Bench(max_running_requests=1)
     running, waiting = bench.submit([1] * 5), bench.submit([2] * 5)

@@ -79,6 +79,20 @@ def test_bad_input_is_one_line_and_exit_code_2(words: list[str], says: str) -> N
     assert done.stdout == ""
 
 
+def test_serving_without_its_extra_says_what_to_install() -> None:
+    code = (
+        "import sys, minisgl_tui.tui.cli as cli\n"
+        "sys.modules['fastapi'] = None\n"
+        "sys.exit(cli.main(['serve', '--port', '0']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == (
+        "minisgl-tui: serve needs fastapi, which is not installed: pip install "
+        "'minisgl-tui[serve]'\n"
+    )
+
+
 def test_an_unreadable_terminal_type_or_none_is_no_traceback() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "minisgl_tui.tui.cli"],
