@@ -19,9 +19,10 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from ..errors import UserError
-from .base import Attend, Scoring
+from .base import Attend, AttentionSpec, Scoring
 from .examine import examine, read_model, refused
 from .files import Stored, read_json, survey
+from .linear import pack_linears
 from .packing import check_packing
 from .places import remedy
 from .probe import Refusal, on_one_line
@@ -29,6 +30,7 @@ from .quiet import quiet
 
 NAME = "minisgl_paged"
 _IN_TURN = "HF_DEACTIVATE_ASYNC_LOAD"
+_TRIED_TOKENS = 16
 
 
 @dataclass(slots=True)
@@ -60,8 +62,9 @@ def _paged_attention(
 class BridgedModel:
     """A ``CausalLM`` around a transformers model; ``modules`` names the attention of each layer."""
 
-    def __init__(self, model: Any, modules: list[str]) -> None:
+    def __init__(self, model: Any, modules: list[str], attention: list[AttentionSpec]) -> None:
         self.model = model
+        self._attention = attention
         self._step = _Step()
         for index, name in enumerate(modules):
             model.get_submodule(name).minisgl_layer = _Layer(index, self._step)
@@ -97,8 +100,16 @@ class BridgedModel:
     def parameters(self) -> Iterator[nn.Parameter]:
         return self.model.parameters()
 
+    @torch.inference_mode()
     def pack(self) -> None:
-        """Nothing: the weights are read by transformers' own modules."""
+        """As the native decoder, for the layers whose weights only they read."""
+
+        def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            spec = self._attention[layer]
+            return q.new_zeros(q.shape[0], spec.num_heads, spec.value_dim)
+
+        tokens = torch.arange(_TRIED_TOKENS, device=self.model.device)
+        pack_linears(self.model, lambda: self(tokens, tokens, attend, tokens[-1:]).tolist())
 
 
 class TransformersCheckpoint:
@@ -159,7 +170,7 @@ class TransformersCheckpoint:
                     f"{self.directory}: transformers cannot load it as {self.architecture} "
                     f"({on_one_line(error)}); {remedy(self._source)}"
                 ) from error
-            bridged = BridgedModel(model, self._modules)
+            bridged = BridgedModel(model, self._modules, self.attention)
             self._try(bridged, dtype, device)
         return bridged
 

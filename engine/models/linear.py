@@ -6,7 +6,10 @@ The operators that do it are not public API: they are called in this file only, 
 missing or wrong the plain product is used.
 """
 
-from functools import cache
+from collections import Counter
+from collections.abc import Callable
+from functools import cache, partial
+from itertools import chain
 
 import torch
 import torch.nn.functional as F
@@ -34,6 +37,36 @@ class Linear(nn.Module):
             self.register_parameter("weight", None)
 
 
+def pack_linears(model: nn.Module, run: Callable[[], object]) -> None:
+    """Pack the weights of the ``nn.Linear`` layers in somebody else's ``model``, where that pays.
+
+    That is right only where nobody but the layer reads its weight. Weights that modules share are
+    left alone, and ``run``, which uses the model, has to come through while no other can be read;
+    if it raises, nothing is changed.
+    """
+    everywhere = chain.from_iterable(module._parameters.values() for module in model.modules())
+    holders = Counter(id(parameter) for parameter in everywhere)
+    layers = [
+        module
+        for module in model.modules()
+        if type(module) is nn.Linear and holders[id(module.weight)] == 1 and packs(module.weight)
+    ]
+    weights = [layer.weight for layer in layers]
+    for layer, weight in zip(layers, weights, strict=True):
+        layer.weight = nn.Parameter(weight.to("meta"), requires_grad=False)  # still has its shape
+        layer.forward = partial(F.linear, weight=weight, bias=layer.bias)
+    try:
+        run()
+    except Exception:  # whatever a model's own code raises
+        for layer, weight in zip(layers, weights, strict=True):
+            layer.weight = weight
+            del layer.forward
+        return
+    for layer in reversed(layers):
+        packed = pack(weights.pop())
+        layer.forward = partial(multiply_packed, packed=packed, bias=layer.bias)
+
+
 def packs(weight: Tensor) -> bool:
     """Whether products with ``weight`` gain from packing it, and can be trusted here."""
     is_candidate = weight.device.type == "cpu" and weight.dtype == torch.bfloat16
@@ -45,11 +78,11 @@ def pack(weight: Tensor) -> Tensor:
     return torch.ops.mkldnn._reorder_linear_weight(weight.detach())
 
 
-def multiply_packed(x: Tensor, packed: Tensor, bias: Tensor | None = None) -> Tensor:
-    """``x [N, inputs] @ weight.T + bias`` for a packed weight: ``[N, outputs]``."""
-    if not len(x):
-        return x.new_empty(0, packed.shape[0])
-    return torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
+def multiply_packed(input: Tensor, packed: Tensor, bias: Tensor | None = None) -> Tensor:
+    """``input [..., inputs] @ weight.T + bias`` for a packed weight: ``[..., outputs]``."""
+    if not input.numel():
+        return input.new_empty(*input.shape[:-1], packed.shape[0])
+    return torch.ops.mkldnn._linear_pointwise(input, packed, bias, "none", [], "")
 
 
 @cache

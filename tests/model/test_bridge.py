@@ -357,6 +357,22 @@ def test_a_gguf_file_of_another_architecture_runs(tmp_path: Path, monkeypatch: p
     torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
 
 
+def test_packed_weights_change_nothing_beyond_rounding(gemma2: Path):
+    model = TransformersCheckpoint(gemma2).load(dtype=torch.bfloat16, device=CPU)
+
+    def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return v.repeat_interleave(q.shape[1] // v.shape[1], dim=1)
+
+    ids = torch.tensor(random_tokens(20))
+    with torch.inference_mode():
+        before = model(ids, torch.arange(20), attend, torch.arange(20))
+        model.pack()
+        after = model(ids, torch.arange(20), attend, torch.arange(20))
+    packed = [module for module in model.model.modules() if hasattr(module, "up_proj")]
+    assert packed and all(mlp.up_proj.weight.is_meta for mlp in packed)
+    torch.testing.assert_close(after, before, rtol=0.05, atol=0.3)
+
+
 def test_two_models_in_one_process_do_not_meet(tmp_path: Path):
     runners, models = [], []
     for name in ("gemma2", "gpt2"):

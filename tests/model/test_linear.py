@@ -96,3 +96,42 @@ def test_bfloat16_is_chosen_where_the_processor_multiplies_it_and_only_there():
     with_it = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     assert auto_dtype() == ("torch.bfloat16" if with_it else "torch.float32")
     assert auto_dtype(ONEDNN_MAX_CPU_ISA="AVX2") == "torch.float32"
+
+
+class Theirs(torch.nn.Module):
+    """A model with a layer of its own, a tied pair, and perhaps a look at a weight."""
+
+    def __init__(self, looks: bool = False) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed = torch.nn.Embedding(64, 64)
+        self.up = torch.nn.Linear(64, 96)
+        self.down = torch.nn.Linear(96, 64, bias=False)
+        self.head = torch.nn.Linear(64, 64, bias=False)
+        self.head.weight = self.embed.weight
+        self.looks = looks
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        x = self.down(self.up(self.embed(ids)).to(self.up.weight.dtype))
+        return self.head(x + self.up.weight.mean() if self.looks else x)
+
+
+IDS = torch.arange(10)[None]
+
+
+def test_the_layers_of_somebody_elses_model_are_packed():
+    model = Theirs().bfloat16()
+    before = model(IDS)
+    linear.pack_linears(model, lambda: model(IDS))
+    assert model.up.weight.is_meta and model.down.weight.is_meta
+    assert model.head.weight is model.embed.weight and not model.head.weight.is_meta
+    torch.testing.assert_close(model(IDS), before, rtol=0.05, atol=0.1)
+
+
+def test_a_model_that_reads_a_weight_itself_is_left_as_it_is():
+    model = Theirs(looks=True).bfloat16()
+    before, weight = model(IDS), model.up.weight
+    # Nothing raises where a weight without values only spreads: so the caller looks at the result.
+    linear.pack_linears(model, lambda: model(IDS).tolist())
+    assert model.up.weight is weight and "forward" not in vars(model.up)
+    assert torch.equal(model(IDS), before)
