@@ -254,3 +254,24 @@ def test_where_no_candidate_is_right_the_reference_is_used():
     for ours, theirs in zip(step.run(chosen), expected, strict=True):
         assert torch.equal(ours, theirs)
     assert isinstance(chosen.chosen, ReferenceAttention)
+
+
+@pytest.mark.parametrize("backend", ["sdpa", "grouped"])
+@pytest.mark.parametrize("alike", [[0, 1, 0], [1, 0, 0], [0, 1, 0, 1], [0, 1, 2, 1, 0]])
+def test_rows_of_one_shape_keep_their_places(backend: str, alike: list[int]):
+    """Equal lengths, some beginning with the same block, though not enough to share: one part."""
+    step = Step(0, [PLAIN], torch.float32)
+    cache = KVCache([PLAIN], num_blocks=40, block_size=4, dtype=torch.float32, device=CPU)
+    torch.manual_seed(0)
+    for tensor in (*cache.keys, *cache.values):
+        tensor[:, :40] = torch.randn_like(tensor[:, :40])
+    own = iter(range(10, 40))
+    step.rows = [
+        RowSpan(first, 1, 12, np.array([trunk, next(own), next(own)]))
+        for first, trunk in enumerate(alike)
+    ]
+    step.cache, step.tokens = cache, len(alike)
+    step.plan = AttentionPlan(step.rows, torch.from_numpy(token_slots(step.rows, 4)))
+    (expected,) = step.run("reference")
+    (ours,) = step.run(backend)
+    torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)

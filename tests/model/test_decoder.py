@@ -103,6 +103,30 @@ def test_what_a_family_adds_is_computed_as_in_transformers(name: str, tmp_path: 
 
 
 @pytest.mark.parametrize("attention", BACKENDS)
+def test_requests_of_one_length_with_common_beginnings_keep_their_own_tokens(
+    llama: Checkpoint, attention: str
+):
+    """Rows of one shape are run together, in whatever order they share their beginnings."""
+    heads = [random_tokens(8, seed) for seed in (1, 2, 1, 3, 2, 1)]
+    prompts = [[*head, *random_tokens(23, 10 + i)] for i, head in enumerate(heads)]
+    expected = [reference_greedy(llama.model, prompt, 8) for prompt in prompts]
+    runner = make_runner(llama.path, block_size=4, attention=attention)
+    tables = Tables(runner)
+    requests = [Request(i, list(prompt), GREEDY) for i, prompt in enumerate(prompts)]
+    first: dict[tuple[int, ...], Request] = {}
+    for request, head in zip(requests, heads, strict=True):
+        writer = first.setdefault(tuple(head), request)
+        tables.grow(writer, 8)
+        if writer is not request:
+            request.block_table, request.computed = list(writer.block_table), 8
+    for step in range(8):
+        rows = [chunk(tables, request, 99) for request in requests]
+        for request, token in zip(requests, runner.execute(Plan(step, rows)).tokens, strict=True):
+            request.tokens.append(token)
+    assert [request.output for request in requests] == expected
+
+
+@pytest.mark.parametrize("attention", BACKENDS)
 @pytest.mark.parametrize("block_size", BLOCK_SIZES)
 def test_a_request_may_read_blocks_that_another_writes_in_the_same_step(
     llama: Checkpoint, attention: str, block_size: int

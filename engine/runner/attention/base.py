@@ -5,7 +5,7 @@ calls. The contract that makes prefix sharing work: inside a layer, K/V of *all*
 are written before any are read, because one request may read blocks that another fills right now.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...models.base import Attend
+from ...models.base import Attend, AttentionSpec
 from ...plan import Row
 from ..kv_cache import KVCache
 
@@ -61,6 +61,39 @@ class AttentionBackend(Protocol):
     def prepare(self, plan: AttentionPlan, cache: KVCache) -> Attend:
         """Do the work that all layers share, and return what each layer calls."""
         ...
+
+
+class Part(Protocol):
+    """Rows of a step that run together: ``rows`` are the packed indices of their queries."""
+
+    @property
+    def rows(self) -> slice | Tensor: ...
+
+    def attend(self, cache: KVCache, layer: int, q: Tensor) -> Tensor:
+        """What these rows of ``q [N, heads, D]`` attend to: ``[their queries, heads, Dv]``."""
+        ...
+
+
+Arrange = Callable[[Sequence["RowSpan"], AttentionSpec, KVCache], Iterable[Part]]
+"""Parts that together cover every row once, for layers of one kind."""
+
+
+def attend_by_parts(plan: AttentionPlan, cache: KVCache, arrange: Arrange) -> Attend:
+    """The callable of a backend that arranges a step once for each kind of layer."""
+    kinds = {spec: list(arrange(plan.rows, spec, cache)) for spec in set(cache.layers)}
+
+    def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        cache.write(layer, plan.slots, k, v)
+        spec = cache.layers[layer]
+        parts = kinds[spec]
+        if len(parts) == 1 and isinstance(parts[0].rows, slice):  # the whole step, in order
+            return parts[0].attend(cache, layer, q)
+        out = q.new_empty(q.shape[0], spec.num_heads, spec.value_dim)
+        for part in parts:
+            out[part.rows] = part.attend(cache, layer, q)
+        return out
+
+    return attend
 
 
 def row_spans(rows: Sequence[Row], block_size: int) -> list[RowSpan]:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ...models.base import Attend, AttentionSpec
 from ..kv_cache import KVCache
-from .base import AttentionPlan, RowSpan, cap
+from .base import AttentionPlan, RowSpan, attend_by_parts, cap
 from .sharing import Group, share
 
 TILE_TOKENS = 128
@@ -31,20 +31,7 @@ class GroupedAttention:
     name: ClassVar[str] = "grouped"
 
     def prepare(self, plan: AttentionPlan, cache: KVCache) -> Attend:
-        kinds = {spec: list(_arrange(plan.rows, spec, cache)) for spec in set(cache.layers)}
-
-        def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            cache.write(layer, plan.slots, k, v)
-            spec = cache.layers[layer]
-            parts = kinds[spec]
-            if len(parts) == 1:
-                return parts[0].attend(cache, layer, q)
-            out = q.new_empty(q.shape[0], spec.num_heads, spec.value_dim)
-            for part in parts:
-                out[part.rows] = part.attend(cache, layer, q)
-            return out
-
-        return attend
+        return attend_by_parts(plan, cache, _arrange)
 
 
 @dataclass(frozen=True, slots=True)

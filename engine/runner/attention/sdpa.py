@@ -5,7 +5,9 @@ heads that share a KV head as the rows of one query. Longer rows (prefill chunks
 without padding.
 """
 
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -15,10 +17,7 @@ from torch import Tensor
 
 from ...models.base import Attend, AttentionSpec
 from ..kv_cache import KVCache
-from .base import AttentionPlan, RowSpan, cap, causal_mask
-
-_Part = Callable[[int, Tensor, Tensor], None]
-"""``part(layer, q, out)`` fills the rows of ``out`` that it is responsible for."""
+from .base import AttentionPlan, Part, RowSpan, attend_by_parts, cap, causal_mask
 
 
 class SdpaAttention:
@@ -27,68 +26,79 @@ class SdpaAttention:
     name: ClassVar[str] = "sdpa"
 
     def prepare(self, plan: AttentionPlan, cache: KVCache) -> Attend:
-        kinds = {spec: list(_arrange(plan.rows, spec, cache)) for spec in set(cache.layers)}
-
-        def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            cache.write(layer, plan.slots, k, v)
-            spec = cache.layers[layer]
-            out = q.new_empty(q.shape[0], spec.num_heads, spec.value_dim)
-            for part in kinds[spec]:
-                part(layer, q, out)
-            return out
-
-        return attend
+        return attend_by_parts(plan, cache, _arrange)
 
 
-def _arrange(rows: list[RowSpan], spec: AttentionSpec, cache: KVCache) -> list[_Part]:
-    buckets: dict[int, list[RowSpan]] = {}
-    parts: list[_Part] = []
+def _arrange(rows: Sequence[RowSpan], spec: AttentionSpec, cache: KVCache) -> Iterator[Part]:
+    buckets: defaultdict[int, list[RowSpan]] = defaultdict(list)
     for row in rows:
         if row.count == 1:
             # Powers of two: at most half of what a bucket gathers is padding.
-            buckets.setdefault(len(row.blocks).bit_length(), []).append(row)
+            buckets[len(row.blocks).bit_length()].append(row)
         else:
-            parts.append(_prefill(row, spec, cache))
-    parts.extend(_decode(bucket, spec, cache) for bucket in buckets.values())
-    return parts
+            yield _chunk(row, spec, cache)
+    for bucket in buckets.values():
+        yield _decodes(bucket, spec, cache)
 
 
-def _prefill(row: RowSpan, spec: AttentionSpec, cache: KVCache) -> _Part:
-    index = cache.index(row.blocks, spec.num_kv_heads)
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    """One row; ``mask [queries, length]``, or None where it is simply causal."""
+
+    spec: AttentionSpec
+    rows: slice
+    own: Tensor
+    length: int
+    mask: Tensor | None
+
+    def attend(self, cache: KVCache, layer: int, q: Tensor) -> Tensor:
+        k, v = (tensor[:, : self.length] for tensor in cache.gather(layer, self.own, 1))
+        queries, causal = q[self.rows].transpose(0, 1), self.mask is None
+        return _attention(queries, k, v, self.mask, causal, self.spec).transpose(0, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Decodes:
+    """Rows of one query each; ``mask [KV * rows, 1, length]`` is true where it sees a key."""
+
+    spec: AttentionSpec
+    rows: Tensor
+    own: Tensor
+    mask: Tensor
+
+    def attend(self, cache: KVCache, layer: int, q: Tensor) -> Tensor:
+        spec, batch = self.spec, len(self.rows)
+        k, v = cache.gather(layer, self.own, batch)
+        queries = q.index_select(0, self.rows).view(batch, spec.num_kv_heads, spec.group, -1)
+        result = _attention(queries.transpose(0, 1).flatten(0, 1), k, v, self.mask, False, spec)
+        result = result.view(spec.num_kv_heads, batch, spec.group, -1).transpose(0, 1)
+        return result.reshape(batch, spec.num_heads, -1)
+
+
+def _chunk(row: RowSpan, spec: AttentionSpec, cache: KVCache) -> _Chunk:
     windowed = spec.window is not None and spec.window < row.length
-    causal = row.start == 0 and not windowed
-    mask = None if causal else causal_mask(row.count, row.length, cache.device, spec.window)
-    mine = slice(row.first, row.first + row.count)
-
-    def part(layer: int, q: Tensor, out: Tensor) -> None:
-        k, v = (tensor[:, : row.length] for tensor in cache.gather(layer, index, 1))
-        out[mine] = _attention(q[mine].transpose(0, 1), k, v, mask, causal, spec).transpose(0, 1)
-
-    return part
+    simple = row.start == 0 and not windowed
+    mask = None if simple else causal_mask(row.count, row.length, cache.device, spec.window)
+    rows = slice(row.first, row.first + row.count)
+    return _Chunk(spec, rows, cache.index(row.blocks, spec.num_kv_heads), row.length, mask)
 
 
-def _decode(rows: list[RowSpan], spec: AttentionSpec, cache: KVCache) -> _Part:
+def _decodes(rows: list[RowSpan], spec: AttentionSpec, cache: KVCache) -> _Decodes:
     longest, heads = max(len(row.blocks) for row in rows), spec.num_kv_heads
     tables = np.full((len(rows), longest), cache.padding_block, dtype=np.int64)
     for index, row in enumerate(rows):
         tables[index, : len(row.blocks)] = row.blocks
-    own = cache.index(tables.ravel(), heads)
-    first = torch.tensor([row.first for row in rows], device=cache.device)
     lengths = torch.tensor([row.length for row in rows], device=cache.device)[:, None]
     positions = torch.arange(longest * cache.block_size, device=cache.device)
     seen = positions < lengths
     if spec.window is not None:
         seen &= positions >= lengths - spec.window
-    mask = seen[:, None, :].repeat(heads, 1, 1)
-
-    def part(layer: int, q: Tensor, out: Tensor) -> None:
-        k, v = cache.gather(layer, own, len(rows))
-        queries = q.index_select(0, first).view(len(rows), heads, spec.group, -1)
-        result = _attention(queries.transpose(0, 1).flatten(0, 1), k, v, mask, False, spec)
-        result = result.view(heads, len(rows), spec.group, -1).transpose(0, 1)
-        out.index_copy_(0, first, result.reshape(len(rows), spec.num_heads, -1))
-
-    return part
+    return _Decodes(
+        spec=spec,
+        rows=torch.tensor([row.first for row in rows], device=cache.device),
+        own=cache.index(tables.ravel(), heads),
+        mask=seen[:, None, :].repeat(heads, 1, 1),
+    )
 
 
 def _attention(

@@ -37,6 +37,7 @@ def share(rows: Sequence[RowSpan], block_size: int) -> list[Group]:
     groups = _groups(rows, 0, block_size)
     worth = [group for group in groups if group.saving >= LEAST_SAVING]
     alone = [row for group in groups if group.saving < LEAST_SAVING for row in group.rows]
+    alone.sort(key=lambda row: row.first)
     return [*worth, Group(0, alone)] if alone else worth
 
 
