@@ -168,6 +168,11 @@ def test_a_block_that_a_row_computes_in_this_step_is_not_shared_with_it():
     assert max(group.blocks for group in groups) == 20
 
 
+def test_any_number_of_rows_may_each_begin_with_the_one_before():
+    rows = rows_over(*(list(range(length)) for length in range(2, 1502)))
+    assert sum(len(group.rows) for group in share(rows, 4)) == len(rows)
+
+
 def test_few_shared_blocks_are_not_worth_a_product_of_their_own():
     assert shared(rows_over([0, 1, 2], [0, 1, 3])) == [(0, 2)]
 

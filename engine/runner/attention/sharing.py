@@ -13,6 +13,7 @@ import numpy as np
 from .base import RowSpan
 
 LEAST_SAVING = 8  # blocks; sharing fewer costs more than it saves
+MOST_BRANCHINGS = 16  # of the tree, one below the other, that are looked at
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,15 +35,18 @@ def share(rows: Sequence[RowSpan], block_size: int) -> list[Group]:
     Each row is in one group, so one level of the radix tree is shared: at every branching of the
     tree either all rows below share what they have in common, or each branch shares its own.
     """
-    groups = _groups(rows, 0, block_size)
+    groups = _groups(rows, 0, block_size, MOST_BRANCHINGS)
     worth = [group for group in groups if group.saving >= LEAST_SAVING]
     alone = [row for group in groups if group.saving < LEAST_SAVING for row in group.rows]
     alone.sort(key=lambda row: row.first)
     return [*worth, Group(0, alone)] if alone else worth
 
 
-def _groups(rows: Sequence[RowSpan], depth: int, block_size: int) -> list[Group]:
+def _groups(rows: Sequence[RowSpan], depth: int, block_size: int, branchings: int) -> list[Group]:
     """The best groups of ``rows``, which share their first ``depth`` blocks."""
+    together = Group(depth, list(rows))
+    if not branchings:
+        return [together]
     by_next: defaultdict[int, list[RowSpan]] = defaultdict(list)
     ended: list[RowSpan] = []  # rows with no block left that could be shared
     for row in rows:
@@ -55,8 +59,8 @@ def _groups(rows: Sequence[RowSpan], depth: int, block_size: int) -> list[Group]
         if len(branch) == 1:
             apart.append(Group(depth, branch))
         else:
-            apart.extend(_groups(branch, _common(branch, depth, block_size), block_size))
-    together = Group(depth, list(rows))
+            common = _common(branch, depth, block_size)
+            apart.extend(_groups(branch, common, block_size, branchings - 1))
     return apart if sum(group.saving for group in apart) > together.saving else [together]
 
 
