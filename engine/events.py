@@ -10,6 +10,7 @@ Not here: what an event does to the picture (`state.py`) and who emits it (`bloc
 
 from collections import deque
 from collections.abc import Callable
+from typing import NamedTuple
 
 import msgspec
 
@@ -113,7 +114,8 @@ class Preempted(Event, frozen=True):
     """``req`` gave its blocks back, to be recomputed later from the head of the queue.
 
     ``for_req`` needed ``need`` blocks with ``free`` and ``evictable`` at hand; the KV of
-    ``lost_tokens`` left the table (what is in the tree may be hit again).
+    ``lost_tokens`` left the table (what is in the tree may be hit again). The preemption policy
+    chose it ``among`` that many: those that run and had no place in this step yet.
     """
 
     req: int
@@ -122,6 +124,7 @@ class Preempted(Event, frozen=True):
     free: int
     evictable: int
     lost_tokens: int
+    among: int = 1
 
 
 class Sampled(Event, frozen=True):
@@ -246,6 +249,20 @@ AnyEvent = (
 )
 
 
+class Position(NamedTuple):
+    """Where an event is in a run: the number of its step, and its own within the step from 0 on.
+
+    Positions order as the events happened. What comes between two steps has the number of the step
+    before. Written ``120:7``.
+    """
+
+    step: int
+    event: int
+
+    def __str__(self) -> str:
+        return f"{self.step}:{self.event}"
+
+
 class StepRecord(msgspec.Struct, gc=False, kw_only=True):
     """What happened, in order, from the end of the previous record to the end of this one.
 
@@ -263,6 +280,10 @@ class StepRecord(msgspec.Struct, gc=False, kw_only=True):
     seconds: float = 0.0
     events: list[AnyEvent] = []
     timings: dict[str, float] = {}
+
+    def position(self, index: int) -> Position:
+        """The position of ``events[index]``."""
+        return Position(self.step, self.first + index)
 
 
 Listener = Callable[[StepRecord], None]

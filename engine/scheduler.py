@@ -88,8 +88,9 @@ class Scheduler:
                     self.log.add(Starved(request.id, "no_budget", request.remaining))
                 continue
             while self.cache.room(request) < 1:
-                victim = self._policies.preemption.victim([request, *order])
-                self._preempt(victim, request)
+                candidates = [request, *order]
+                victim = self._policies.preemption.victim(candidates)
+                self._preempt(victim, request, len(candidates))
                 preempted = True
                 if victim is request:
                     break
@@ -115,7 +116,7 @@ class Scheduler:
                 chunk = request.chunks_done
                 self.log.add(Scheduled(request.id, start, count, chunk, chunk + rest))
 
-    def _preempt(self, victim: Request, for_request: Request) -> None:
+    def _preempt(self, victim: Request, for_request: Request, among: int) -> None:
         """Send ``victim`` back to the head of the queue, to be recomputed."""
         free, evictable, lost = self.cache.free, self.cache.evictable, victim.computed
         self.running.remove(victim)
@@ -126,7 +127,9 @@ class Scheduler:
         self.cache.release(victim)
         if self.log.on:
             need = 1  # `room` was less than one token: the next block is what is missing
-            self.log.add(Preempted(victim.id, for_request.id, need, free, evictable, lost))
+            self.log.add(
+                Preempted(victim.id, for_request.id, need, free, evictable, lost, among)
+            )
 
     # --- admission -------------------------------------------------------------------------------
 
