@@ -86,10 +86,11 @@ class Engine:
         seed of its own. Refusal as in `submit`, of all together."""
         params = params or SamplingParams()
         self._check_ids(prompt, params)
+        self.runner.check(params)
         _check_options(n, priority, salt, timeout)
         group = self._next_id
         ends = frozenset(params.stop_token_ids)
-        if not params.ignore_eos:
+        if not params.ignore_eos or params.grammar:
             ends |= self._eos
         requests: list[Request] = []
         for i in range(n):
@@ -117,7 +118,9 @@ class Engine:
 
     def check(self, prompt: list[int], params: SamplingParams | None = None) -> None:
         """Raise what `submit` would raise for ``prompt``, without queueing anything."""
-        self._check_ids(prompt, params or SamplingParams())
+        params = params or SamplingParams()
+        self._check_ids(prompt, params)
+        self.runner.check(params)
         refusal = self._refusal(0, len(prompt))
         if refusal:
             raise RequestRefused(_explain(refusal))

@@ -6,8 +6,9 @@ from typing import Protocol
 
 import msgspec
 
+from .errors import RequestRefused
 from .request import Request
-from .sampling import TokenLogprobs
+from .sampling import SamplingParams, TokenLogprobs
 
 
 class Row(msgspec.Struct, frozen=True, gc=False):
@@ -64,3 +65,8 @@ class Runner(Protocol):
     """Computes one step: writes the KV of every row's tokens and samples where a row ends."""
 
     def execute(self, plan: Plan) -> StepOutput: ...
+
+    def check(self, params: SamplingParams) -> None:
+        """Raise RequestRefused for what this runner cannot do: grammars, unless it says more."""
+        if params.grammar is not None:
+            raise RequestRefused("this runner takes no grammar; it has no tokenizer to apply it to")

@@ -3,14 +3,59 @@
 Parameters and results only; the sampler lives in ``runner``.
 """
 
+import json
 import math
 import reprlib
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import msgspec
 
 from .errors import RequestRefused
 
 LARGEST = 2**31 - 1
+
+Kind = Literal["json_schema", "regex", "lark"]
+
+
+class Grammar(msgspec.Struct, frozen=True):
+    """What an answer has to be, from its first token to its last.
+
+    ``source`` is the JSON text of a schema, a regular expression that the whole answer matches, or
+    a grammar in llguidance's dialect of Lark. Whether it can be compiled is for the runner to say.
+    """
+
+    kind: Kind
+    source: str
+
+    def __post_init__(self) -> None:
+        for field in msgspec.structs.fields(self):
+            value = getattr(self, field.name)
+            try:
+                msgspec.convert(value, field.type)
+            except msgspec.ValidationError as error:
+                expected = "json_schema, regex or lark" if field.name == "kind" else "text"
+                raise RequestRefused(
+                    f"grammar: {field.name} is {reprlib.repr(value)}; it must be {expected}"
+                ) from error
+        try:
+            self.source.encode()
+        except UnicodeEncodeError as error:
+            raise RequestRefused(f"grammar: the source is no valid Unicode: {error}") from None
+
+    @classmethod
+    def json(cls, schema: dict[str, Any] | bool) -> "Grammar":
+        """Whatever JSON ``schema`` allows: ``{"type": "object"}`` is any object."""
+        return cls("json_schema", json.dumps(schema, ensure_ascii=False))
+
+    @classmethod
+    def choice(cls, options: Sequence[str]) -> "Grammar":
+        """One of ``options``, to the letter."""
+        if not options or not all(isinstance(option, str) and option for option in options):
+            raise RequestRefused(
+                f"choice is {reprlib.repr(options)}; give a list of texts, none of them empty"
+            )
+        return cls("lark", "start: " + " | ".join(map(json.dumps, dict.fromkeys(options))))
 
 
 class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -25,6 +70,10 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     every token of prompt or output, or multiplies it where negative. ``logit_bias`` is added to the
     logits of its token ids; 100 all but forces a token, -100 all but bans it. Until ``min_tokens``
     are generated, no token that would end the answer is chosen. All of them hold for greedy too.
+
+    ``grammar`` bans every token with which the output could no longer become what it describes.
+    It may end where that is complete; where it cannot go on it ends, and neither ``min_tokens`` nor
+    ``ignore_eos`` keep it from that. One that reaches ``max_tokens`` before is cut like any other.
 
     ``logprobs=k`` records the log-probability of the chosen token and the ``k`` likeliest, by the
     model's own distribution: nothing above changes them. ``prompt_logprobs=k`` records the same for
@@ -44,6 +93,7 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     min_tokens: int = 0
     ignore_eos: bool = False
     stop_token_ids: tuple[int, ...] = ()
+    grammar: Grammar | None = None
     logprobs: int | None = None
     prompt_logprobs: int | None = None
 
@@ -92,7 +142,7 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     @property
     def adjusts(self) -> bool:
         """Whether anything changes the logits before temperature and filters do."""
-        return bool(self.logit_bias or self.min_tokens or self.penalises)
+        return bool(self.logit_bias or self.min_tokens or self.penalises or self.grammar)
 
     @property
     def penalises(self) -> bool:

@@ -9,7 +9,7 @@ that reads it.
 import random
 from collections.abc import Callable
 
-from .plan import Plan, Row, StepOutput
+from .plan import Plan, Row, Runner, StepOutput
 
 UNWRITTEN = -1
 
@@ -43,7 +43,7 @@ class VirtualClock:
         self.now += seconds
 
 
-class SimulatedRunner:
+class SimulatedRunner(Runner):
     """``kv[slot]`` is the id of the token whose KV would be there; time is virtual.
 
     A step costs ``fixed + per_token × tokens`` seconds on ``clock``, which the engine shares.

@@ -13,7 +13,7 @@ from statistics import median
 from ..config import EngineConfig
 from ..engine import Engine
 from ..events import StepRecord
-from ..plan import Plan, StepOutput
+from ..plan import Plan, Runner, StepOutput
 from ..radix import Node
 from ..request import Request
 from ..sampling import SamplingParams
@@ -22,7 +22,7 @@ BLOCK_SIZE = 16
 ENDLESS = SamplingParams(max_tokens=1_000_000)
 
 
-class NullRunner:
+class NullRunner(Runner):
     """Samples the same token for everybody, at once."""
 
     def execute(self, plan: Plan) -> StepOutput:

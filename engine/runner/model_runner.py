@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..models.base import CausalLM
-from ..plan import Plan, StepOutput
+from ..plan import Plan, Runner, StepOutput
 from .adjuster import Adjuster
 from .attention.base import (
     AttentionBackend,
@@ -27,7 +27,7 @@ from .prompt_scores import PromptScores
 from .sampler import SampleRow, request_seed, sample, token_logprobs
 
 
-class ModelRunner:
+class ModelRunner(Runner):
     """A ``Runner`` over a model with its weights; ``seed`` is the engine's."""
 
     def __init__(

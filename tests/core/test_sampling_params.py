@@ -1,12 +1,13 @@
 """What sampling parameters may say, and the one line that says what is wrong."""
 
+import re
 from typing import Any
 
 import msgspec
 import pytest
 from helpers import Bench
 from minisgl_tui.engine.errors import RequestRefused
-from minisgl_tui.engine.sampling import SamplingParams
+from minisgl_tui.engine.sampling import Grammar, SamplingParams
 
 
 @pytest.mark.parametrize(
@@ -26,6 +27,7 @@ from minisgl_tui.engine.sampling import SamplingParams
         ({"min_tokens": -1}, "min_tokens is -1; it must be 0 to max_tokens, which is 128"),
         ({"min_tokens": 9, "max_tokens": 8}, "min_tokens is 9; it must be 0 to max_tokens, which"),
         ({"min_tokens": 1.5}, "min_tokens is 1.5; expected int"),
+        ({"grammar": "[0-9]+"}, "grammar is '[0-9]+'; expected object | null, got str"),
     ],
 )
 def test_a_bad_value_is_named_with_what_it_must_be(settings: dict[str, Any], says: str) -> None:
@@ -57,3 +59,37 @@ def test_parameters_survive_a_recording() -> None:
     params = SamplingParams(logit_bias={5: -1.5}, repetition_penalty=1.2, min_tokens=3)
     assert msgspec.json.decode(msgspec.json.encode(params), type=SamplingParams) == params
     assert msgspec.json.encode(SamplingParams()) == b"{}"
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        (("xml", "a"), "grammar: kind is 'xml'; it must be json_schema, regex or lark"),
+        (("regex", 7), "grammar: source is 7; it must be text"),
+        (("regex", "\ud800"), "grammar: the source is no valid Unicode"),
+    ],
+)
+def test_a_grammar_of_no_kind_or_source_is_refused(fields: tuple[Any, Any], says: str) -> None:
+    with pytest.raises(RequestRefused, match=re.escape(says)):
+        Grammar(*fields)
+
+
+@pytest.mark.parametrize("options", [[], [""], ["a", 7]])
+def test_a_choice_wants_texts(options: Any) -> None:
+    with pytest.raises(RequestRefused, match="give a list of texts, none of them empty"):
+        Grammar.choice(options)
+
+
+def test_a_grammar_survives_a_recording_and_equal_ones_are_one() -> None:
+    params = SamplingParams(grammar=Grammar.json({"type": "string", "const": "ä\n"}))
+    again = msgspec.json.decode(msgspec.json.encode(params), type=SamplingParams)
+    assert again == params and again.grammar is not params.grammar
+    assert len({again.grammar, params.grammar, Grammar("regex", "a")}) == 2
+
+
+def test_a_runner_that_cannot_apply_a_grammar_refuses_it_before_anything_runs() -> None:
+    bench = Bench()
+    for ask in (bench.engine.check, bench.engine.submit):
+        with pytest.raises(RequestRefused, match="this runner takes no grammar"):
+            ask([1, 2], SamplingParams(grammar=Grammar("regex", "a")))
+    assert not bench.engine.has_work()
