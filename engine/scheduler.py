@@ -127,9 +127,7 @@ class Scheduler:
         self.cache.release(victim)
         if self.log.on:
             need = 1  # `room` was less than one token: the next block is what is missing
-            self.log.add(
-                Preempted(victim.id, for_request.id, need, free, evictable, lost, among)
-            )
+            self.log.add(Preempted(victim.id, for_request.id, need, free, evictable, lost, among))
 
     # --- admission -------------------------------------------------------------------------------
 

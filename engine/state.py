@@ -45,6 +45,9 @@ class RequestState(msgspec.Struct):
     finish_reason: str = ""
     message: str = ""
     logprobs: list[TokenLogprobs | None] = []
+    priority: int = 0
+    salt: str = ""
+    group: int = NOBODY  # samples of one prompt share the id of the first
 
     @property
     def output(self) -> list[int]:
@@ -69,6 +72,7 @@ class NodeState(msgspec.Struct):
     pinned_children: int = 0
     hits: int = 0
     last_used: int = 0
+    salt: str = ""
 
     @property
     def pinned(self) -> bool:
@@ -178,7 +182,15 @@ class EngineState:
 
     def _submitted(self, e: ev.Submitted) -> None:
         self.requests[e.req] = RequestState(
-            e.req, list(e.prompt), len(e.prompt), e.params, self.step, self.now
+            e.req,
+            list(e.prompt),
+            len(e.prompt),
+            e.params,
+            self.step,
+            self.now,
+            priority=e.priority,
+            salt=e.salt,
+            group=e.group,
         )
         self.waiting.append(e.req)
 
@@ -266,7 +278,9 @@ class EngineState:
     def _inserted(self, e: ev.Inserted) -> None:
         parent = self.nodes[e.parent]
         start = parent.start + len(parent.tokens)
-        node = NodeState(e.node, e.parent, start, self.step, list(e.tokens), last_used=self.step)
+        node = NodeState(
+            e.node, e.parent, start, self.step, list(e.tokens), last_used=self.step, salt=e.salt
+        )
         self.nodes[e.node] = node
         parent.children.append(e.node)
         self._publish(node, e.blocks)
@@ -302,6 +316,7 @@ class EngineState:
             pinned_children=int(node.pinned),
             hits=node.hits,
             last_used=node.last_used,
+            salt=node.salt,
         )
         self.nodes[e.upper] = upper
         parent.children[parent.children.index(node.id)] = e.upper
