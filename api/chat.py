@@ -124,16 +124,16 @@ class ChatShape:
         self._logprobs = bool(asked.logprobs)
         self._no_usage = None if include_usage else UNSET
 
-    def opening(self, index: int) -> msgspec.Struct:
-        return self._chunk([ChunkChoice(index, Delta("assistant", ""))], self._no_usage)
+    def opening(self, index: int) -> list[msgspec.Struct]:
+        return [self._chunk([ChunkChoice(index, Delta("assistant", ""))], self._no_usage)]
 
-    def chunk(self, index: int, piece: Piece, usage: Usage | None) -> msgspec.Struct:
+    def chunk(self, index: int, piece: Piece, usage: Usage | None) -> list[msgspec.Struct]:
         delta = Delta(content=piece.text) if piece.text else Delta()
         choice = ChunkChoice(index, delta, self._shown(piece.entries), piece.finish_reason)
-        return self._chunk([choice], usage or self._no_usage)
+        return [self._chunk([choice], usage or self._no_usage)]
 
-    def last(self, usage: Usage) -> msgspec.Struct:
-        return self._chunk([], usage)
+    def last(self, usage: Usage) -> list[msgspec.Struct]:
+        return [self._chunk([], usage)]
 
     def whole(self, answers: Sequence[Answered], usage: Usage) -> msgspec.Struct:
         choices = [

@@ -97,15 +97,15 @@ class CompletionShape:
         self._logprobs = asked.logprobs is not None
         self._no_usage = None if include_usage else UNSET
 
-    def opening(self, index: int) -> None:
-        return None
+    def opening(self, index: int) -> list[msgspec.Struct]:
+        return []
 
-    def chunk(self, index: int, piece: Piece, usage: Usage | None) -> msgspec.Struct:
+    def chunk(self, index: int, piece: Piece, usage: Usage | None) -> list[msgspec.Struct]:
         choice = self._choice(index, piece.text, piece.entries, piece.finish_reason)
-        return self._object([choice], usage or self._no_usage)
+        return [self._object([choice], usage or self._no_usage)]
 
-    def last(self, usage: Usage) -> msgspec.Struct:
-        return self._object([], usage)
+    def last(self, usage: Usage) -> list[msgspec.Struct]:
+        return [self._object([], usage)]
 
     def whole(self, answers: Sequence[Answered], usage: Usage) -> msgspec.Struct:
         choices = [

@@ -12,6 +12,7 @@ from .access import note
 from .errors import ApiError, bad_request
 
 T = TypeVar("T")
+Batches = AsyncIterator[list[msgspec.Struct]]
 CLIENT_GONE = 499  # nobody reads it; for the log
 
 
@@ -77,13 +78,21 @@ class EventStream(Response):
     An ApiError on the way is the last object. ``end`` is called however it ends.
     """
 
-    def __init__(
-        self, batches: AsyncIterator[list[msgspec.Struct]], end: Callable[[], None]
-    ) -> None:
+    ending = b"data: [DONE]\n\n"
+
+    def __init__(self, batches: Batches, end: Callable[[], None]) -> None:
         super().__init__(media_type="text/event-stream", headers={"Cache-Control": "no-store"})
         del self.headers["content-length"]
         self._batches = batches
         self._end = end
+        self._encode = msgspec.json.Encoder().encode
+
+    def event(self, said: msgspec.Struct) -> bytes:
+        return b"data: " + self._encode(said) + b"\n\n"
+
+    def failure(self, error: ApiError) -> msgspec.Struct:
+        """The object that says what went wrong."""
+        return error.body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -97,16 +106,14 @@ class EventStream(Response):
         await send(
             {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
         )
-        encode = msgspec.json.Encoder().encode
 
-        async def write(*events: bytes, more: bool = True) -> None:
-            body = b"".join(b"data: " + event + b"\n\n" for event in events)
+        async def write(body: bytes, more: bool = True) -> None:
             await send({"type": "http.response.body", "body": body, "more_body": more})
 
         try:
             async for batch in self._batches:
-                await write(*map(encode, batch))
+                await write(b"".join(map(self.event, batch)))
         except ApiError as error:
             note(scope, status=error.status)
-            await write(encode(error.body))
-        await write(b"[DONE]", more=False)
+            await write(self.event(self.failure(error)))
+        await write(self.ending, more=False)

@@ -12,7 +12,7 @@ from ..engine.errors import RequestRefused
 from ..engine.models.fields import shown
 from ..engine.sampling import SamplingParams
 from .errors import ApiError, bad_request
-from .protocol import GenerateRequest
+from .protocol import GenerateRequest, SamplingRequest
 
 R = TypeVar("R", bound=msgspec.Struct)
 
@@ -148,7 +148,7 @@ def choices_of(request: GenerateRequest) -> int:
     return request.n or 1
 
 
-def stops_of(request: GenerateRequest) -> list[str]:
+def stops_of(request: SamplingRequest) -> list[str]:
     """The stop strings, as a list."""
     stops = [request.stop] if isinstance(request.stop, str) else request.stop or []
     if len(stops) > MOST_STOPS:
@@ -186,7 +186,7 @@ _SAME_NAMES = (
 
 
 def sampling_params(
-    request: GenerateRequest,
+    request: SamplingRequest,
     default: SamplingParams,
     *,
     max_tokens: int,

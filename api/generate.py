@@ -5,7 +5,7 @@ A generation is closed however its answer ends, so that a client who goes leaves
 
 import time
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from .access import note
-from .connection import EventStream, while_connected
+from .connection import Batches, EventStream, while_connected
 from .engine_thread import Generation, Prompt
 from .fields import check_range, choices_of, stops_of, wants_usage
 from .protocol import GenerateRequest, PromptTokensDetails, Usage
@@ -81,20 +81,26 @@ class Heading:
 
 
 class Shape(Protocol):
-    """How an endpoint says it."""
+    """How an endpoint says it: whole, or as the objects of a stream."""
 
-    def opening(self, index: int) -> msgspec.Struct | None:
-        """The chunk before a choice's first, if there is one."""
+    def opening(self, index: int) -> Sequence[msgspec.Struct]:
+        """What is said before a choice's first piece."""
         ...
 
-    def chunk(self, index: int, piece: Piece, usage: Usage | None) -> msgspec.Struct: ...
+    def chunk(self, index: int, piece: Piece, usage: Usage | None) -> Sequence[msgspec.Struct]: ...
 
-    def last(self, usage: Usage) -> msgspec.Struct: ...
+    def last(self, usage: Usage) -> Sequence[msgspec.Struct]: ...
 
     def whole(self, answers: Sequence[Answered], usage: Usage) -> msgspec.Struct: ...
 
 
-async def respond(request: Request, serving: Serving, job: Job, shape: Shape) -> Response:
+async def respond(
+    request: Request,
+    serving: Serving,
+    job: Job,
+    shape: Shape,
+    stream: Callable[[Batches, Callable[[], None]], EventStream] = EventStream,
+) -> Response:
     """Run ``job`` and answer ``request``, as long as its client is there."""
     generation = serving.thread.generate(job.prompts, job.n, priority=job.priority, salt=job.salt)
     answer = _Answer(serving, job, shape, generation)
@@ -116,7 +122,7 @@ async def respond(request: Request, serving: Serving, job: Job, shape: Shape) ->
         except BaseException:
             end()
             raise
-        return EventStream(_chain(first, chunks), end)
+        return stream(_chain(first, chunks), end)
     try:
         whole = await while_connected(request.receive, answer.whole())
     finally:
@@ -169,7 +175,7 @@ class _Answer:
         ]
         return self._shape.whole(answers, self.usage())
 
-    async def chunks(self) -> AsyncIterator[list[msgspec.Struct]]:
+    async def chunks(self) -> Batches:
         job, shape = self._job, self._shape
         opened: set[int] = set()
         async for batch in self._batches():
@@ -178,12 +184,11 @@ class _Answer:
             for index, piece in batch:
                 if index not in opened:
                     opened.add(index)
-                    if opening := shape.opening(index):
-                        chunks.append(opening)
-                chunks.append(shape.chunk(index, piece, usage))
+                    chunks += shape.opening(index)
+                chunks += shape.chunk(index, piece, usage)
             yield chunks
         if job.include_usage:
-            yield [shape.last(self.usage())]
+            yield list(shape.last(self.usage()))
 
     async def _batches(self) -> AsyncIterator[list[tuple[int, Piece]]]:
         """What there is to say, by choice, each time that something is."""
@@ -200,9 +205,7 @@ class _Answer:
                 yield batch
 
 
-async def _chain(
-    first: list[msgspec.Struct], rest: AsyncIterator[list[msgspec.Struct]]
-) -> AsyncIterator[list[msgspec.Struct]]:
+async def _chain(first: list[msgspec.Struct], rest: Batches) -> Batches:
     yield first
     async for batch in rest:
         yield batch

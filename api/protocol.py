@@ -32,19 +32,16 @@ class StreamOptions(msgspec.Struct):
     continuous_usage_stats: bool | None = None
 
 
-class GenerateRequest(msgspec.Struct, kw_only=True):
-    """What completions and chat have in common.
+class SamplingRequest(msgspec.Struct, kw_only=True):
+    """What every request for an answer may say.
 
     The last group are OpenAI's notes to itself: they say nothing about the answer, so any value of
     the right type is taken.
     """
 
     model: str | None = None
-    max_tokens: int | None = None
-    n: int | None = None
     stop: str | list[str] | None = None
     stream: bool | None = None
-    stream_options: StreamOptions | None = None
 
     temperature: float | None = None
     top_p: float | None = None
@@ -69,6 +66,14 @@ class GenerateRequest(msgspec.Struct, kw_only=True):
     service_tier: str | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
+
+
+class GenerateRequest(SamplingRequest, kw_only=True):
+    """What completions and chat have in common."""
+
+    max_tokens: int | None = None
+    n: int | None = None
+    stream_options: StreamOptions | None = None
 
 
 class CompletionRequest(GenerateRequest, kw_only=True):
