@@ -1,11 +1,17 @@
 """The one reducer: `EngineState` is what the events say, and all that a screen ever reads.
 
 `apply` takes records in order; after each, the state equals what the engine itself holds
-(`audit.py` checks it in tests). Plain data throughout, so a state can be sent, stored and compared.
+(`audit.py` checks it in tests). Plain data throughout, so a state can be sent, stored and compared:
+`EngineState.snapshot` is all of it at one moment, and `EngineState.restore` goes on from there.
 """
 
+import gc
+import sys
 from array import array
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from copy import copy
+from hashlib import blake2b
 from typing import Any
 
 import msgspec
@@ -57,6 +63,16 @@ class RequestState(msgspec.Struct):
     def live(self) -> bool:
         return self.status is not Status.FINISHED
 
+    def copy(self) -> "RequestState":
+        """One that goes on by itself. What has ended never changes again and stays the same."""
+        if not self.live:
+            return self
+        other = copy(self)
+        other.tokens = self.tokens[:]
+        other.block_table = self.block_table[:]
+        other.logprobs = self.logprobs[:]
+        return other
+
 
 class NodeState(msgspec.Struct):
     """A node of the radix tree; ``start`` is the position of its first token in the prefix."""
@@ -78,6 +94,13 @@ class NodeState(msgspec.Struct):
     def pinned(self) -> bool:
         return self.refs > 0 or self.pinned_children > 0
 
+    def copy(self) -> "NodeState":
+        other = copy(self)
+        other.tokens = self.tokens[:]
+        other.blocks = self.blocks[:]
+        other.children = self.children[:]
+        return other
+
 
 class RowState(msgspec.Struct, frozen=True):
     """One line of the current batch; ``chunk`` of ``chunks`` is 0 of 0 for a decode."""
@@ -93,11 +116,43 @@ class RowState(msgspec.Struct, frozen=True):
         return self.chunks == 0
 
 
+class Snapshot(msgspec.Struct, kw_only=True):
+    """An `EngineState` after a whole record, as plain data; the fields are those of the state.
+
+    ``block_state`` has a byte a block, ``block_owner`` four, the lowest first.
+    """
+
+    config: EngineConfig
+    step: int
+    now: float
+    out_at: float
+    requests: dict[int, RequestState]
+    waiting: list[int]
+    running: list[int]
+    finished: list[int]
+    block_state: bytes
+    block_owner: bytes
+    nodes: dict[int, NodeState]
+    free: int
+    cached: int
+    evictable: int
+    rows: list[RowState]
+    notes: list[ev.AnyEvent]
+    began: ev.StepBegan | None
+    step_seconds: float
+    timings: dict[str, float]
+    stats: Statistics
+
+
+_SAME = ("config", "step", "now", "out_at", "free", "cached", "evictable", "began", "step_seconds")
+_LISTS = ("waiting", "running", "finished", "rows", "notes")
+
+
 class EngineState:
     """Queues, requests, blocks and tree, rebuilt from events alone.
 
     ``rows`` is the batch of the latest step, ``notes`` its decisions with their reasons, and
-    ``stats`` everything counted since the start.
+    ``stats`` everything counted since the start. States are equal when all of that is.
     """
 
     def __init__(self, config: EngineConfig) -> None:
@@ -121,6 +176,53 @@ class EngineState:
         self.step_seconds = 0.0
         self.timings: dict[str, float] = {}
         self.stats = Statistics(config.num_blocks, config.block_size)
+
+    # --- storing ---------------------------------------------------------------------------------
+
+    def snapshot(self) -> Snapshot:
+        """All of it as it is now, apart from what happens to the state later."""
+        with _no_collection():
+            return Snapshot(
+                **{name: getattr(self, name) for name in _SAME},
+                **{name: getattr(self, name)[:] for name in _LISTS},
+                requests={id: request.copy() for id, request in self.requests.items()},
+                nodes={id: node.copy() for id, node in self.nodes.items()},
+                block_state=bytes(self.block_state),
+                block_owner=_little_endian(self.block_owner).tobytes(),
+                timings=dict(self.timings),
+                stats=self.stats.copy(),
+            )
+
+    @classmethod
+    def restore(cls, snapshot: Snapshot) -> "EngineState":
+        """The state that ``snapshot`` is of. It may be restored as often as one likes."""
+        state = cls.__new__(cls)
+        for name in _SAME:
+            setattr(state, name, getattr(snapshot, name))
+        for name in _LISTS:
+            setattr(state, name, getattr(snapshot, name)[:])
+        with _no_collection():
+            state.requests = {id: request.copy() for id, request in snapshot.requests.items()}
+            state.nodes = {id: node.copy() for id, node in snapshot.nodes.items()}
+        state.block_state = bytearray(snapshot.block_state)
+        state.block_owner = _little_endian(array("i", snapshot.block_owner))
+        state.timings = dict(snapshot.timings)
+        state.stats = snapshot.stats.copy()
+        return state
+
+    def digest(self) -> str:
+        """32 hex digits that are the same for equal states, on any machine.
+
+        Costs as much as sending the state: whole seconds where the tree holds millions of tokens.
+        """
+        # Read back once: 0 and 0.0 are equal, and are spelled alike only where a type says so.
+        wire = msgspec.json.encode(self.snapshot())
+        plain = msgspec.json.decode(wire, type=Snapshot)
+        sorted_keys = msgspec.to_builtins(plain, str_keys=True, order="deterministic")
+        return blake2b(msgspec.json.encode(sorted_keys), digest_size=16).hexdigest()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, EngineState) and self.__dict__ == other.__dict__
 
     # --- reading ---------------------------------------------------------------------------------
 
@@ -363,6 +465,27 @@ class EngineState:
             self.evictable += len(node.blocks)
             node = self.nodes[node.parent]
             node.pinned_children -= 1
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Tens of thousands of new lists set off full collections, which take several times as long as
+    making them; none of them is garbage."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def _little_endian(numbers: "array[int]") -> "array[int]":
+    """A copy whose bytes are in the order of snapshots, or back from there."""
+    numbers = numbers[:]
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    return numbers
 
 
 _APPLY: dict[type, Callable[[EngineState, Any], None]] = {

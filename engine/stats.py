@@ -11,6 +11,7 @@ at ``record.t + record.seconds``.
 
 from bisect import bisect_left
 from collections.abc import Callable
+from copy import copy
 from math import ceil, inf, nan
 from typing import Any
 
@@ -103,6 +104,11 @@ class Histogram(msgspec.Struct):
         self.sum += other.sum
         self.counts = [a + b for a, b in zip(self.counts, other.counts, strict=True)]
 
+    def copy(self) -> "Histogram":
+        other = copy(self)
+        other.counts = self.counts[:]
+        return other
+
 
 class Rate(msgspec.Struct):
     """How many a second over the last `RATE_WINDOW` seconds, in `RATE_SLOTS` counters."""
@@ -131,6 +137,11 @@ class Rate(msgspec.Struct):
             return 0.0
         kept = range(max(oldest, self.head - RATE_SLOTS + 1), min(slot, self.head) + 1)
         return sum(self.counts[s % RATE_SLOTS] for s in kept) / covered
+
+    def copy(self) -> "Rate":
+        other = copy(self)
+        other.counts = self.counts[:]
+        return other
 
 
 class Live(msgspec.Struct, gc=False):
@@ -278,6 +289,18 @@ class Statistics(msgspec.Struct):
                     numbers[f"{name}_p{percent}"] = histogram.quantile(percent / 100)
         return numbers
 
+    def copy(self) -> "Statistics":
+        """The same numbers in another that counts on by itself."""
+        other = copy(self)
+        for name in (*HISTOGRAMS, *RATES):
+            setattr(other, name, getattr(self, name).copy())
+        other.finished = dict(self.finished)
+        other.evicted = dict(self.evicted)
+        other.deferred = dict(self.deferred)
+        other.live = {req: copy(live) for req, live in self.live.items()}
+        other.unsampled = self.unsampled[:]
+        return other
+
     # --- counting --------------------------------------------------------------------------------
 
     def apply(self, record: ev.StepRecord, free: int, evictable: int) -> None:
@@ -409,6 +432,7 @@ class Statistics(msgspec.Struct):
 
 
 HISTOGRAMS = ("queue", "ttft", "itl", "tpot", "e2e", "step_time")
+RATES = ("sampled_rate", "prefill_rate", "finished_rate")
 
 _APPLY: dict[type, Callable[[Statistics, Any], None]] = {
     ev.StepBegan: Statistics._step_began,
