@@ -6,8 +6,10 @@ No text of a prompt or an answer is ever in the log.
 import hmac
 import logging
 import time
+from collections.abc import Sequence
 
 from starlette.datastructures import MutableHeaders
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .errors import ApiError
@@ -68,6 +70,20 @@ def _write(scope: Scope, notes: dict[str, object], seconds: float) -> None:
     if ignored := notes.get("ignored"):
         parts.append(f"unknown fields: {ignored}")
     log.log(level, "  ".join(parts))
+
+
+def allow_origins(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:
+    """``app`` for web pages of those ``origins`` too (``*``: of any), errors included.
+
+    A browser asks first, with ``OPTIONS`` and without a key. It is never told to send cookies.
+    """
+    return CORSMiddleware(
+        app,
+        allow_origins=origins,
+        allow_methods=("GET", "POST"),
+        allow_headers=("*",),
+        expose_headers=("X-Request-Id", "Retry-After"),
+    )
 
 
 class RequireKey:

@@ -4,40 +4,73 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
-from typing import Any
 
-import msgspec
 from fastapi import FastAPI
-from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from ..engine.errors import UserError
-from .access import AccessLog, RequireKey
+from .about import flush_cache, health, model, model_info, models, server_info, server_version
+from .access import AccessLog, RequireKey, allow_origins
 from .chat import chat_completions
 from .completions import completions
 from .connection import CLIENT_GONE, ClientGone
-from .errors import ApiError, ErrorBody, engine_failed, no_such_model, refused
+from .errors import ApiError, engine_failed, refused
 from .metrics import metrics
+from .openapi import GENERATES, READS, Route, document
 from .protocol import (
+    ChatChunk,
     ChatCompletion,
     ChatRequest,
     Completion,
     CompletionRequest,
     DetokenizeRequest,
+    Flushed,
     ModelCard,
+    ModelInfo,
     ModelList,
+    ServerInfo,
     Text,
     TokenizeRequest,
+    TokenizerInfo,
     Tokens,
+    Version,
 )
-from .replies import json_reply
 from .serving import Serving
-from .tokens import detokenize, tokenize
+from .tokens import detokenize, tokenize, tokenizer_info
 
 log = logging.getLogger("minisgl_tui.api")
+
+
+ROUTES = (
+    Route(
+        "POST", "/v1/completions", completions, Completion, CompletionRequest, Completion, GENERATES
+    ),
+    Route(
+        "POST",
+        "/v1/chat/completions",
+        chat_completions,
+        ChatCompletion,
+        ChatRequest,
+        ChatChunk,
+        GENERATES,
+    ),
+    Route("GET", "/v1/models", models, ModelList),
+    Route("GET", "/v1/models/{name:path}", model, ModelCard, errors=(404,)),
+    Route("POST", "/tokenize", tokenize, Tokens, TokenizeRequest, errors=READS),
+    Route("POST", "/detokenize", detokenize, Text, DetokenizeRequest, errors=READS),
+    Route("GET", "/tokenizer_info", tokenizer_info, TokenizerInfo),
+    Route("GET", "/health", health, "", errors=(500,)),
+    Route("GET", "/metrics", metrics, "text/plain", errors=(503,)),
+    Route("GET", "/version", server_version, Version),
+    Route("GET", "/server_info", server_info, ServerInfo),
+    Route("GET", "/get_server_info", server_info, ServerInfo),
+    Route("GET", "/model_info", model_info, ModelInfo),
+    Route("GET", "/get_model_info", model_info, ModelInfo),
+    Route("POST", "/flush_cache", flush_cache, Flushed, errors=(503,)),
+)
 
 
 def create_app(serving: Serving) -> ASGIApp:
@@ -58,68 +91,19 @@ def create_app(serving: Serving) -> ASGIApp:
         redirect_slashes=False,
     )
     app.state.serving = serving
-    app.openapi = lambda: _document(app)
-    _add_routes(app)
+    described = document(
+        ROUTES, title=app.title, version=app.version, guarded=bool(serving.api_key)
+    )
+    app.openapi = lambda: described
+    for route in ROUTES:
+        app.add_api_route(route.path, route.handler, methods=[route.method])
     app.add_exception_handler(ApiError, _api_error)
     app.add_exception_handler(UserError, _user_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(ClientGone, _client_gone)
     app.add_exception_handler(Exception, _bug)
     guarded: ASGIApp = RequireKey(app, serving.api_key) if serving.api_key else app
-    return AccessLog(guarded)
-
-
-def _add_routes(app: FastAPI) -> None:
-    generating = (
-        ("/v1/completions", completions, CompletionRequest, Completion),
-        ("/v1/chat/completions", chat_completions, ChatRequest, ChatCompletion),
-    )
-    for path, handler, asked, answered in generating:
-        app.add_api_route(
-            path, handler, methods=["POST"], **_documented(answered, asked, streams=True)
-        )
-    for path, handler, asked, answered in (
-        ("/tokenize", tokenize, TokenizeRequest, Tokens),
-        ("/detokenize", detokenize, DetokenizeRequest, Text),
-    ):
-        app.add_api_route(path, handler, methods=["POST"], **_documented(answered, asked))
-    app.add_api_route("/v1/models", models, **_documented(ModelList))
-    one_model = _documented(ModelCard)
-    one_model["openapi_extra"]["parameters"] = [
-        {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}
-    ]
-    app.add_api_route("/v1/models/{name:path}", model, **one_model)
-    app.add_api_route("/health", health)
-    app.add_api_route("/version", server_version)
-    app.add_api_route("/metrics", metrics)
-
-
-async def models(request: Request) -> Response:
-    return json_reply(ModelList([_card(request.app.state.serving)]))
-
-
-async def model(request: Request) -> Response:
-    serving: Serving = request.app.state.serving
-    name = request.path_params["name"]
-    if name != serving.model:
-        raise no_such_model(name, serving.model)
-    return json_reply(_card(serving))
-
-
-def _card(serving: Serving) -> ModelCard:
-    return ModelCard(serving.model, serving.created, serving.context)
-
-
-async def health(request: Request) -> Response:
-    """200 as long as the engine runs."""
-    serving: Serving = request.app.state.serving
-    if serving.thread.error:
-        raise engine_failed("the engine has stopped; restart the server")
-    return Response()
-
-
-async def server_version(request: Request) -> Response:
-    return JSONResponse({"version": version("minisgl-tui")})
+    return AccessLog(allow_origins(guarded, serving.cors) if serving.cors else guarded)
 
 
 # --- errors --------------------------------------------------------------------------------------
@@ -148,59 +132,3 @@ async def _client_gone(request: Request, error: Exception) -> Response:
 
 async def _bug(request: Request, error: Exception) -> Response:
     return engine_failed("something went wrong in the server; its log says more").response()
-
-
-# --- documentation -------------------------------------------------------------------------------
-
-
-def _documented(
-    answer: type[msgspec.Struct], body: type[msgspec.Struct] | None = None, streams: bool = False
-) -> dict[str, Any]:
-    """The OpenAPI entry of a route whose bodies are msgspec's."""
-    content: dict[str, Any] = {"application/json": {"schema": _schema(answer)}}
-    if streams:
-        content["text/event-stream"] = {"schema": {"type": "string"}}
-    failed = {
-        "description": "refused",
-        "content": {"application/json": {"schema": _schema(ErrorBody)}},
-    }
-    entry: dict[str, Any] = {
-        "responses": {"200": {"description": "", "content": content}, "4XX": failed}
-    }
-    if body:
-        entry["requestBody"] = {
-            "required": True,
-            "content": {"application/json": {"schema": _schema(body)}},
-        }
-    return {"openapi_extra": entry}
-
-
-_TYPES: tuple[type[msgspec.Struct], ...] = (
-    ChatCompletion,
-    ChatRequest,
-    Completion,
-    CompletionRequest,
-    DetokenizeRequest,
-    ErrorBody,
-    ModelCard,
-    ModelList,
-    Text,
-    TokenizeRequest,
-    Tokens,
-)
-_SCHEMAS, _COMPONENTS = msgspec.json.schema_components(
-    _TYPES, ref_template="#/components/schemas/{name}"
-)
-
-
-def _schema(kind: type[msgspec.Struct]) -> dict[str, Any]:
-    return dict(zip(_TYPES, _SCHEMAS, strict=True))[kind]
-
-
-def _document(app: FastAPI) -> dict[str, Any]:
-    """What ``/openapi.json`` says, with the types that FastAPI does not know."""
-    if app.openapi_schema is None:
-        document = get_openapi(title=app.title, version=app.version, routes=app.routes)
-        document.setdefault("components", {}).setdefault("schemas", {}).update(_COMPONENTS)
-        app.openapi_schema = document
-    return app.openapi_schema

@@ -35,6 +35,7 @@ from .text import Entry, Piece
 
 
 async def chat_completions(request: Request) -> Response:
+    """Answers a conversation, through the model's chat template."""
     serving: Serving = request.app.state.serving
     asked = await serving.read(request, ChatRequest)
     logprobs = _top_logprobs(asked)

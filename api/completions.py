@@ -28,6 +28,7 @@ DEFAULT_MAX_TOKENS = 16  # OpenAI's
 
 
 async def completions(request: Request) -> Response:
+    """Goes on with a prompt, or with each of several, as text or as token ids."""
     serving: Serving = request.app.state.serving
     asked = await serving.read(request, CompletionRequest)
     check_range(asked, "logprobs", 0, MOST_TOP_LOGPROBS)

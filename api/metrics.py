@@ -34,6 +34,7 @@ HISTOGRAMS = {
 
 
 async def metrics(request: Request) -> Response:
+    """The state of the engine in Prometheus' text format."""
     serving: Serving = request.app.state.serving
     thread = serving.thread
     families = await thread.ask(lambda: list(_families(thread.state, serving.model)))

@@ -98,11 +98,20 @@ class ChatRequest(GenerateRequest, kw_only=True):
 
 
 class TokenizeRequest(msgspec.Struct):
-    """Either ``prompt`` or ``messages``."""
+    """Either ``prompt``, or ``messages`` with what chat may say about the template.
+
+    ``add_special_tokens`` (true unless said otherwise) is about a prompt alone: a template names
+    the special tokens that it wants.
+    """
 
     model: str | None = None
     prompt: str | None = None
     messages: list[ChatMessage] | None = None
+    add_special_tokens: bool | None = None
+    return_token_strs: bool | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
 
 
 class DetokenizeRequest(msgspec.Struct):
@@ -225,10 +234,61 @@ class ModelList(msgspec.Struct):
     object: str = "list"
 
 
+class Version(msgspec.Struct):
+    version: str
+
+
+class ServerInfo(msgspec.Struct):
+    """As SGLang names it: ``page_size`` is the tokens of a KV block, ``max_total_num_tokens`` what
+    all blocks hold, ``context_length`` the longest prompt and answer together."""
+
+    model_path: str
+    served_model_name: str
+    version: str
+    context_length: int
+    max_total_num_tokens: int
+    max_running_requests: int
+    max_batch_tokens: int
+    page_size: int
+    schedule_policy: str
+    tp_size: int = 1
+    dp_size: int = 1
+
+
+class ModelInfo(msgspec.Struct):
+    """``model_path`` is the name that clients use, never a path of the server's machine."""
+
+    model_path: str
+    served_model_name: str
+    max_context_length: int
+    vocab_size: int
+    eos_token_ids: list[int]
+    is_generation: bool = True
+
+
+class Flushed(msgspec.Struct):
+    """``freed_blocks`` were cached and are free now; what running requests hold stays."""
+
+    freed_blocks: int
+
+
 class Tokens(msgspec.Struct):
     tokens: list[int]
     count: int
     max_model_len: int
+    token_strs: list[str] | UnsetType = UNSET
+
+
+class TokenizerInfo(msgspec.Struct):
+    """What lm-eval's remote tokenizer and other clients need to make prompts of their own."""
+
+    tokenizer_class: str
+    vocab_size: int
+    bos_token: str | None
+    eos_token: str | None
+    pad_token: str | None
+    unk_token: str | None
+    chat_template: str | None
 
 
 class Text(msgspec.Struct):

@@ -28,13 +28,14 @@ _BACKLOG = 2048
 
 @dataclass(frozen=True, slots=True)
 class ServerSettings:
-    """``model_name`` is what clients call the model; ``drain`` are seconds that requests under way
-    are given at the end."""
+    """``model_name`` is what clients call the model; ``cors`` are the origins of web pages that may
+    ask (``*``: any); ``drain`` are seconds that requests under way are given at the end."""
 
     host: str
     port: int
     model_name: str
     api_key: str | None = None
+    cors: tuple[str, ...] = ()
     max_queued: int = MAX_QUEUED
     max_body: int = MAX_BODY
     drain: float = DRAIN_SECONDS
@@ -61,6 +62,7 @@ def serve(model: str, settings: ServerSettings, engine: dict[str, Any], progress
             defaults=llm.default_params,
             thread=EngineThread(llm.engine, settings.max_queued),
             api_key=settings.api_key,
+            cors=settings.cors,
             max_body=settings.max_body,
         )
         gc.collect()

@@ -24,13 +24,15 @@ MAX_BODY = 16 << 20  # bytes
 
 @dataclass
 class Serving:
-    """One model, as its clients see it. ``model`` is the name they ask for."""
+    """One model, as its clients see it. ``model`` is the name they ask for, ``cors`` the origins of
+    the web pages that may."""
 
     model: str
     tokenizer: Tokenizer
     defaults: SamplingParams
     thread: EngineThread
     api_key: str | None = None
+    cors: tuple[str, ...] = ()
     max_body: int = MAX_BODY
     created: int = field(default_factory=lambda: int(time.time()))
 

@@ -1,4 +1,6 @@
-"""``POST /tokenize`` and ``/detokenize``, as vLLM has them."""
+"""``POST /tokenize``, ``/detokenize`` and ``GET /tokenizer_info``, as vLLM has them."""
+
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -7,30 +9,64 @@ from ..engine.errors import RequestRefused
 from .chat import apply_template
 from .errors import bad_request, refused
 from .fields import check_ids
-from .protocol import ChatRequest, DetokenizeRequest, Text, TokenizeRequest, Tokens
+from .protocol import ChatRequest, DetokenizeRequest, Text, TokenizeRequest, TokenizerInfo, Tokens
 from .replies import json_reply
 from .serving import Serving
 
+_ABOUT_TEMPLATE = ("chat_template_kwargs", "add_generation_prompt", "continue_final_message")
+
 
 async def tokenize(request: Request) -> Response:
+    """The token ids of a text, or of a conversation through the chat template."""
     serving: Serving = request.app.state.serving
     asked = await serving.read(request, TokenizeRequest)
     if (asked.prompt is None) == (asked.messages is None):
         raise bad_request("give either prompt or messages", "prompt")
-    if asked.messages is not None:
-        tokens = await apply_template(serving, ChatRequest(messages=asked.messages))
-    else:
-        text = asked.prompt or ""
-        try:
-            tokens = await serving.encode(lambda: serving.tokenizer.encode(text))
-        except RequestRefused as error:
-            raise refused(error, "prompt") from None
-    return json_reply(Tokens(tokens, len(tokens), serving.context))
+    tokens = await (_of_text if asked.messages is None else _of_chat)(serving, asked)
+    reply = Tokens(tokens, len(tokens), serving.context)
+    if asked.return_token_strs:
+        reply.token_strs = [serving.tokenizer.token_spelling(token)[0] for token in tokens]
+    return json_reply(reply)
+
+
+async def _of_text(serving: Serving, asked: TokenizeRequest) -> list[int]:
+    for name in _ABOUT_TEMPLATE:
+        if getattr(asked, name) is not None:
+            raise bad_request(f"{name} needs messages; prompt has no template", name)
+    text, special = asked.prompt or "", asked.add_special_tokens is not False
+    try:
+        return await serving.encode(lambda: serving.tokenizer.encode(text, special=special))
+    except RequestRefused as error:
+        raise refused(error, "prompt") from None
+
+
+async def _of_chat(serving: Serving, asked: TokenizeRequest) -> list[int]:
+    if asked.add_special_tokens:
+        raise bad_request(
+            "add_special_tokens needs prompt: a chat template names its special tokens itself",
+            "add_special_tokens",
+        )
+    about: dict[str, Any] = {name: getattr(asked, name) for name in _ABOUT_TEMPLATE}
+    return await apply_template(serving, ChatRequest(messages=asked.messages or [], **about))
 
 
 async def detokenize(request: Request) -> Response:
+    """The text of token ids, without special tokens."""
     serving: Serving = request.app.state.serving
     asked = await serving.read(request, DetokenizeRequest)
     check_ids(asked.tokens, serving.vocab_size, "tokens")
     text = await serving.encode(lambda: serving.tokenizer.decode(asked.tokens))
     return json_reply(Text(text))
+
+
+async def tokenizer_info(request: Request) -> Response:
+    """What a client needs to make prompts of its own: special tokens and the chat template."""
+    tokenizer = request.app.state.serving.tokenizer
+    return json_reply(
+        TokenizerInfo(
+            tokenizer_class=tokenizer.kind,
+            vocab_size=tokenizer.vocab_size,
+            chat_template=tokenizer.chat_template,
+            **tokenizer.named_tokens,
+        )
+    )

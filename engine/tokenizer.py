@@ -56,13 +56,13 @@ class Tokenizer:
         self._special = frozenset(token for token, entry in added if entry.special)
         self._bytes: dict[int, bytes] = {}
 
-    def encode(self, text: str) -> list[int]:
+    def encode(self, text: str, *, special: bool = True) -> list[int]:
         """Token ids of ``text``, with the special tokens the model expects in front.
 
         Raises RequestRefused for half a surrogate pair, which Python allows and UTF-8 does not.
         """
         _check_text(text)
-        return self._hf.encode(text)
+        return self._hf.encode(text, add_special_tokens=special)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ``ids`` without special tokens; U+FFFD where bytes form no character."""
@@ -88,6 +88,23 @@ class Tokenizer:
     @property
     def vocab_size(self) -> int:
         return len(self._hf)
+
+    @property
+    def kind(self) -> str:
+        """The class that transformers reads it with."""
+        return type(self._hf).__name__
+
+    @property
+    def named_tokens(self) -> dict[str, str | None]:
+        """The special tokens that have a part to play, by part; None where the model has none."""
+        names = ("bos_token", "eos_token", "pad_token", "unk_token")
+        return {name: getattr(self._hf, name) for name in names}
+
+    @property
+    def chat_template(self) -> str | None:
+        """The Jinja source; of several templates the one called ``default``."""
+        template = self._hf.chat_template
+        return template.get("default") if isinstance(template, dict) else template
 
     @property
     def has_chat_template(self) -> bool:

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 from typing import Any
 
 from ..engine import model_store
@@ -37,6 +38,14 @@ def add_parser(commands: Any) -> None:
         default=os.environ.get(API_KEY_VARIABLE),
         metavar="KEY",
         help=f"clients must send it; better kept in {API_KEY_VARIABLE}",
+    )
+    serve.add_argument(
+        "--cors",
+        action="append",
+        default=[],
+        metavar="ORIGIN",
+        help="let web pages of this origin ask, such as https://chat.example.org; may be given "
+        "again; * is any (default: none)",
     )
     serve.add_argument(
         "--max-queued-requests",
@@ -81,6 +90,7 @@ def run(args: argparse.Namespace) -> int:
         port=args.port,
         model_name=args.served_model_name or model_name(args.model),
         api_key=args.api_key or None,
+        cors=tuple(args.cors),
         max_queued=args.max_queued_requests,
         max_body=args.max_request_mb << 20,
         drain=args.drain,
@@ -106,3 +116,9 @@ def _check(args: argparse.Namespace) -> None:
         if not low <= value <= high:
             flag = "--" + name.replace("_", "-")
             raise UserError(f"{flag} is {value}; it must be from {low} to {high}")
+    for origin in args.cors:
+        if origin != "*" and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/?#\s]+", origin):
+            raise UserError(
+                f"--cors {origin!r} is no origin; give scheme://host or scheme://host:port without "
+                "a path, or *"
+            )
