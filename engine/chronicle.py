@@ -31,6 +31,13 @@ class Eviction(NamedTuple):
     event: ev.Evicted
 
 
+class _Evictions(NamedTuple):
+    """All evictions of one prefix, the last first."""
+
+    last: Eviction
+    earlier: "_Evictions | None"
+
+
 class Chronicle:
     """An index over records given to `add` in order; ``start`` is the state before the first.
 
@@ -43,7 +50,7 @@ class Chronicle:
         self._lists: dict[Kind, dict[int, array[int]]] = {"request": {}, "node": {}, "block": {}}
         self._chains: dict[int, list[int]] = {}  # node → hash of the prefix at each of its blocks
         self._ends: dict[int, int] = {}  # node → hash of the prefix above it
-        self._evicted: OrderedDict[int, Eviction] = OrderedDict()
+        self._evicted: OrderedDict[int, _Evictions] = OrderedDict()  # by the prefix's hash
         stack = list(start.nodes[ROOT].children)
         while stack:
             node = start.nodes[stack.pop()]
@@ -84,10 +91,15 @@ class Chronicle:
         at = bisect_left(positions, _pack(position) + 1)
         return _unpack(positions[at]) if at < len(positions) else None
 
-    def eviction_of(self, prefix: Sequence[int], salt: str = "") -> Eviction | None:
-        """How the last block of ``prefix``, a whole number of blocks, was last lost to the cache;
-        None if it never was there, or so long ago that it is forgotten."""
-        return self._evicted.get(self._chain(hash(salt), prefix)[-1])
+    def eviction_of(
+        self, prefix: Sequence[int], before: ev.Position, salt: str = ""
+    ) -> Eviction | None:
+        """How the cache last lost the last block of ``prefix``, a whole number of blocks, before
+        that position; None if it never did, or so long ago that it is forgotten."""
+        found = self._evicted.get(self._chain(hash(salt), prefix)[-1])
+        while found and found.last.position >= before:
+            found = found.earlier
+        return found.last if found else None
 
     # --- prefixes --------------------------------------------------------------------------------
 
@@ -107,7 +119,7 @@ class Chronicle:
             eviction = Eviction(record.position(index), event.node, event)
             for _ in event.blocks:
                 gone = chain.pop()
-                self._evicted[gone] = eviction
+                self._evicted[gone] = _Evictions(eviction, self._evicted.get(gone))
                 self._evicted.move_to_end(gone)
             if not chain:
                 del self._chains[event.node], self._ends[event.node]

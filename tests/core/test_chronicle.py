@@ -73,7 +73,7 @@ def test_it_knows_how_every_prefix_left_the_cache(seed: int, skip: int) -> None:
     load = run_load(seed)
     chronicle = indexed(load, skip)
     size = load.config.block_size
-    gone: dict[tuple[str, tuple[int, ...]], Position] = {}
+    gone: dict[tuple[str, tuple[int, ...]], list[Position]] = {}
     for number, record in enumerate(load.records):
         for index, event in enumerate(record.events):
             if isinstance(event, ev.Evicted) and number >= skip:
@@ -82,16 +82,19 @@ def test_it_knows_how_every_prefix_left_the_cache(seed: int, skip: int) -> None:
                 salt = picture.nodes[event.node].salt
                 for cut in range(len(event.blocks)):
                     lost = tuple(path[: len(path) - cut * size])
-                    gone[salt, lost] = record.position(index)
+                    gone.setdefault((salt, lost), []).append(record.position(index))
     assert gone or not any(isinstance(e, ev.Evicted) for r in load.records[skip:] for e in r.events)
-    for (salt, lost), position in gone.items():
-        found = chronicle.eviction_of(lost, salt)
-        assert found is not None and found.position == position
+    end = Position(10**6, 0)
+    for (salt, lost), positions in gone.items():
+        for position, later in pairwise([*positions, end]):
+            found = chronicle.eviction_of(lost, later, salt)
+            assert found is not None and found.position == position
+        assert chronicle.eviction_of(lost, positions[0], salt) is None
     rng = random.Random(seed)
     for salt, lost in list(gone):
         other = [*lost[:-1], rng.randrange(100, 200)]
-        assert chronicle.eviction_of(other, salt) is None
-        assert chronicle.eviction_of(lost, "nobody's") is None
+        assert chronicle.eviction_of(other, end, salt) is None
+        assert chronicle.eviction_of(lost, end, "nobody's") is None
 
 
 def before_event(load: Load, number: int, index: int) -> EngineState:
