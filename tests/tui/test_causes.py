@@ -1,0 +1,217 @@
+"""The chain of causes: what it says about known runs, and that all it quotes is so."""
+
+import random
+
+import pytest
+from minisgl_tui.engine import events as ev
+from minisgl_tui.engine.chronicle import Chronicle, Kind
+from minisgl_tui.engine.config import EngineConfig
+from minisgl_tui.engine.events import Position, StepRecord
+from minisgl_tui.engine.sampling import SamplingParams
+from minisgl_tui.engine.state import EngineState
+from minisgl_tui.tui.causes import Cause, why
+from minisgl_tui.tui.selection import Target
+from test_oracle import run_load
+
+from .toy import CONFIG, QUESTIONS, ROOMY, Session, make_session
+
+
+class Recorded:
+    """All records of a run, played from the start for every question."""
+
+    def __init__(self, config: EngineConfig, records: list[StepRecord]) -> None:
+        self.config, self.records = config, records
+        self.chronicle = Chronicle(EngineState(config))
+        for record in records:
+            self.chronicle.add(record)
+
+    def state_at(self, position: Position) -> EngineState:
+        return self._played(position, 1)
+
+    def state_before(self, position: Position) -> EngineState:
+        return self._played(position, 0)
+
+    def event_at(self, position: Position) -> ev.AnyEvent:
+        record = next(r for r in self.records if r.position(0) <= position <= self.last(r))
+        return record.events[position.event - record.first]
+
+    def _played(self, position: Position, inclusive: int) -> EngineState:
+        state = EngineState(self.config)
+        for record in self.records:
+            if self.last(record) < position:
+                state.apply(record)
+                continue
+            events = state.unfold(record)
+            for _ in range(position.event - record.first + inclusive):
+                next(events)
+            return state
+        return state
+
+    @staticmethod
+    def last(record: StepRecord) -> Position:
+        return record.position(len(record.events) - 1)
+
+    @property
+    def end(self) -> Position:
+        return self.last(self.records[-1])
+
+    def find(self, kind: type, **fields: object) -> Position:
+        """The first such event."""
+        for record in self.records:
+            for index, event in enumerate(record.events):
+                same = all(getattr(event, name, None) == value for name, value in fields.items())
+                if isinstance(event, kind) and same:
+                    return record.position(index)
+        raise AssertionError(f"no {kind.__name__} with {fields}")
+
+
+def recorded(
+    config: EngineConfig, prompts: list[str], tokens: int = 24, together: bool = True
+) -> tuple[Session, Recorded]:
+    """A whole run of the toy; prompts come at once, or each when the one before has ended."""
+    session = make_session(config)
+    records: list[StepRecord] = []
+    session.engine.log.listen(records.append)
+    params = SamplingParams(temperature=0, max_tokens=tokens)
+    for prompt in prompts:
+        session.engine.submit(session.codec.encode_chat(prompt, ""), params)
+        while session.engine.has_work() and not together:
+            session.engine.step()
+    while session.engine.has_work():
+        session.engine.step()
+    return session, Recorded(config, records)
+
+
+def asked(
+    run: tuple[Session, Recorded], kind: Kind, id: int, position: Position | None = None
+) -> list[Cause]:
+    session, record = run
+    return why(record, Target(kind, id), position or record.end, session.codec.decode)
+
+
+def lines(causes: list[Cause]) -> str:
+    return "\n".join("  " * cause.depth + cause.text for cause in causes)
+
+
+SYSTEM = "You are a careful guide to inference engines and answer in one short paragraph please. "
+
+
+def test_a_timestamp_at_the_beginning_is_named_as_what_broke_the_prefix() -> None:
+    prompts = [f"Time 12:0{i} now. {SYSTEM}{QUESTIONS[0]}" for i in range(2)]
+    run = recorded(ROOMY, prompts, together=False)
+    said = lines(asked(run, "request", 1))
+    assert "4 of the 28 tokens of its prompt came from the cache." in said or "None of" in said
+    assert "The nearest cached prefix differs at token" in said
+    assert "this has “01 now." in said and "has “00 now." in said
+    assert "blocks are shared whole" in said
+    assert "a prefix ends where it first differs" in said
+
+
+def test_a_whole_hit_says_that_nothing_was_missed() -> None:
+    run = recorded(ROOMY, [SYSTEM, SYSTEM], together=False)
+    assert "the last token is always computed" in lines(asked(run, "request", 1))
+
+
+def test_the_first_of_its_kind_missed_nothing_that_was_there() -> None:
+    run = recorded(ROOMY, [SYSTEM])
+    assert "No cached prompt begins with its first token." in lines(asked(run, "request", 0))
+
+
+def test_an_evicted_prefix_names_the_eviction_and_for_whom() -> None:
+    small = EngineConfig(block_size=4, num_blocks=14, max_batch_tokens=20, max_model_len=256)
+    long = "Tell me about " + " ".join(f"word{i}" for i in range(40))
+    run = recorded(small, [SYSTEM, long, SYSTEM], tokens=4, together=False)
+    causes = asked(run, "request", 2)
+    evicted = next(c for c in causes if "were cached until" in c.text)
+    assert evicted.position
+    event = run[1].event_at(evicted.position)
+    assert isinstance(event, ev.Evicted) and event.for_req == 1
+    assert "to make room for #1" in lines(causes)
+    assert "By the policy lru it was the first to go" in lines(causes)
+
+
+def test_one_who_waits_for_blocks_is_told_who_holds_them() -> None:
+    run = recorded(CONFIG, list(QUESTIONS * 2), tokens=24)
+    record = run[1]
+    at = record.find(ev.Deferred, why="no_blocks", behind=2)
+    event = record.event_at(at)
+    assert isinstance(event, ev.Deferred)
+    said = lines(asked(run, "request", event.req, at))
+    assert f"#{event.req} waits to be readmitted" in said
+    assert f"it needs {event.need} block" in said
+    assert "are held: free" in said and " holds " in said
+    assert "The next to end, after" in said
+    state = record.state_at(at)
+    behind = next(id for id in state.waiting if id != event.req)
+    assert f"It is behind #{event.req}, which comes first by the policy fcfs" in lines(
+        asked(run, "request", behind, at)
+    )
+
+
+def test_one_who_waits_for_budget_is_told_who_spent_it() -> None:
+    run = recorded(ROOMY, list(QUESTIONS))
+    at = run[1].find(ev.Deferred, why="no_budget")
+    event = run[1].event_at(at)
+    assert isinstance(event, ev.Deferred)
+    said = lines(asked(run, "request", event.req, at))
+    assert f"#{event.req} waits since step 0, for 1 step." in said
+    assert "#2 took 8 tokens of the 20 that a step has: chunk 1 of its prefill." in said
+
+
+def test_a_victim_is_told_for_whom_and_by_which_rule() -> None:
+    run = recorded(CONFIG, list(QUESTIONS * 2))
+    record = run[1]
+    at = record.find(ev.Preempted)
+    event = record.event_at(at)
+    assert isinstance(event, ev.Preempted) and event.among > 1
+    causes = asked(run, "request", event.req, at)
+    said = lines(causes)
+    assert causes[0].text == f"#{event.req} waits to be readmitted: it was preempted."
+    assert causes[0].position == at
+    assert f"#{event.req} preempted for #{event.for_req}" in said
+    assert f"chosen among {event.among} by the policy newest: the one that arrived last" in said
+    assert "24 of 24 blocks are held: free 0 + evictable 0." in said
+
+
+def test_before_it_came_and_before_the_record() -> None:
+    run = recorded(ROOMY, [SYSTEM])
+    assert lines(asked(run, "request", 5)) == "#5 has not come yet."
+    assert lines(asked(run, "block", 199)) == "Block 199 is free and was never used in this record."
+    assert "is not there yet" in lines(asked(run, "node", 77))
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_on_random_runs_every_line_quotes_what_is_there(seed: int) -> None:
+    load = run_load(seed)
+    record = Recorded(load.config, load.records)
+    rng = random.Random(seed)
+    kinds: tuple[Kind, ...] = ("request", "node", "block")
+    size = load.config.block_size
+    for _ in range(12):
+        played = rng.choice(load.records)
+        here = played.position(rng.randrange(len(played.events)))
+        kind = rng.choice(kinds)
+        most = load.config.num_blocks - 1 if kind == "block" else 12
+        target = Target(kind, rng.randint(1 if kind == "node" else 0, most))
+        causes = why(record, target, here, lambda tokens: str(list(tokens)))
+        assert causes and causes[0].depth == 0
+        for cause in causes:
+            assert cause.position is None or cause.position <= here
+            if "were cached until" in cause.text:
+                assert cause.position
+                event = record.event_at(cause.position)
+                assert isinstance(event, ev.Evicted)
+                before = record.state_before(cause.position)
+                tokens = record.state_at(here).requests[target.id].tokens
+                end = int(cause.text.split("–")[1].split()[0]) + 1
+                assert path(before, event.node)[:end] == tokens[:end]
+                gone = before.nodes[event.node].start + len(before.nodes[event.node].tokens)
+                assert gone - len(event.blocks) * size <= end - size < gone
+
+
+def path(state: EngineState, node: int) -> list[int]:
+    found: list[int] = []
+    while node:
+        found[:0] = state.nodes[node].tokens
+        node = state.nodes[node].parent
+    return found

@@ -1,0 +1,458 @@
+"""Why something is as it is: a chain of recorded reasons, each with the event to go and see.
+
+``why(record, target, position)`` says why a request waits, runs or ended and what its prefix hit or
+missed, where a block's content came from, how a node came to be and what became of it. Every line
+quotes an event or compares numbers and tokens that the state at that position holds; where the
+record does not reach far enough back, the line says so.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, Protocol
+
+from ..engine import events as ev
+from ..engine.blocks import BlockState
+from ..engine.chronicle import Chronicle, Kind
+from ..engine.events import Position
+from ..engine.request import Status
+from ..engine.state import ROOT, EngineState, NodeState, RequestState
+from .explain import explain, supply
+from .selection import Target, names, node_holders
+from .text import plural
+
+SHOWN_HOLDERS = 4
+SHOWN_CHANGES = 4
+SHOWN_TOKENS = 12  # of a run that is quoted
+
+TokenText = Callable[[Sequence[int]], str]
+
+
+class Cause(NamedTuple):
+    """One line of the chain: ``depth`` 0 answers the question, deeper ones say what is behind it.
+    ``position`` is the event it quotes, ``target`` what it is about."""
+
+    depth: int
+    text: str
+    position: Position | None = None
+    target: Target | None = None
+
+
+class Record(Protocol):
+    """A run that can be asked about its past."""
+
+    @property
+    def chronicle(self) -> Chronicle: ...
+
+    def state_at(self, position: Position) -> EngineState:
+        """The state that includes the event at ``position`` and nothing later; not to be changed,
+        and only good until the next call."""
+        ...
+
+    def state_before(self, position: Position) -> EngineState:
+        """The same without the event at ``position``."""
+        ...
+
+    def event_at(self, position: Position) -> ev.AnyEvent: ...
+
+
+def why(record: Record, target: Target, position: Position, text: TokenText) -> list[Cause]:
+    """The chain of causes of ``target`` being as it is at ``position``; ``text`` spells tokens."""
+    inquiry = _Inquiry(record, position, text)
+    if target.kind == "request":
+        return list(inquiry.request(target.id))
+    if target.kind == "node":
+        return list(inquiry.node(target.id))
+    return list(inquiry.block(target.id))
+
+
+class _Inquiry:
+    """Questions put to one position of a record."""
+
+    def __init__(self, record: Record, position: Position, text: TokenText) -> None:
+        self._record = record
+        self._here = position
+        self._text = text
+
+    @property
+    def _state(self) -> EngineState:
+        return self._record.state_at(self._here)
+
+    # --- requests --------------------------------------------------------------------------------
+
+    def request(self, id: int) -> Iterator[Cause]:
+        state = self._state
+        request = state.requests.get(id)
+        me = Target("request", id)
+        if request is None:
+            came = self._record.chronicle.of("request", id)
+            gone = came and came[0] <= self._here
+            words = "ended long ago and is no longer kept" if gone else "has not come yet"
+            yield Cause(0, f"#{id} {words}.", came[-1] if gone else None)
+            return
+        if request.status is Status.FINISHED:
+            yield from self._quote(0, self._last("request", id, ev.Finished), me)
+        elif request.status in (Status.WAITING, Status.PREEMPTED):
+            yield from self._waiting(state, request)
+        else:
+            yield from self._running(state, request)
+        yield from self._prefix(id)
+
+    def _waiting(self, state: EngineState, request: RequestState) -> Iterator[Cause]:
+        me = Target("request", request.id)
+        if request.status is Status.PREEMPTED:
+            lost = self._last("request", request.id, ev.Preempted, of=request.id)
+            yield Cause(0, f"#{request.id} waits to be readmitted: it was preempted.", lost, me)
+            yield from self._preemption(1, lost)
+        else:
+            steps = state.step - request.submitted_step
+            since = f"since step {request.submitted_step}, for {plural(steps, 'step')}"
+            came = self._first("request", request.id)
+            yield Cause(0, f"#{request.id} waits {since}.", came, me)
+        deferred = next((n for n in state.notes if isinstance(n, ev.Deferred)), None)
+        if deferred and deferred.why == "preempting" and self._preempted_now(state, request):
+            return
+        if deferred is None:
+            looked = request.submitted_step < state.step
+            words = "No step has looked at it yet"
+            yield Cause(1, f"{'Nobody was deferred in this step' if looked else words}.")
+            return
+        at = self._last("request", deferred.req, ev.Deferred)
+        first, depth = Target("request", deferred.req), 1
+        if deferred.req != request.id:
+            order = state.config.schedule_policy
+            ahead = f"It is behind #{deferred.req}, which comes first by the policy {order}"
+            yield Cause(1, f"{ahead}.", at, first)
+            depth = 2
+        yield from self._quote(depth, at, first)
+        yield from self._behind_deferral(depth + 1, state, deferred)
+
+    def _preempted_now(self, state: EngineState, request: RequestState) -> bool:
+        return any(isinstance(n, ev.Preempted) and n.req == request.id for n in state.notes)
+
+    def _behind_deferral(
+        self, depth: int, state: EngineState, deferred: ev.Deferred
+    ) -> Iterator[Cause]:
+        if deferred.why == "no_blocks":
+            yield from self._holders(depth, state)
+            yield from self._earliest_end(depth, state)
+        elif deferred.why == "no_budget":
+            spent = [row for row in state.rows if row.req != deferred.req]
+            spent.sort(key=lambda row: -row.count)
+            for row in spent[:SHOWN_HOLDERS]:
+                what = "a decode" if row.decode else f"chunk {row.chunk} of its prefill"
+                took = f"#{row.req} took {plural(row.count, 'token')} of {self._budget(state)}"
+                yield Cause(depth, f"{took}: {what}.", None, Target("request", row.req))
+        elif deferred.why == "max_running":
+            limit = plural(len(state.running), "request")
+            yield Cause(depth, f"{limit} run, as many as --max-running-requests lets.")
+        elif deferred.why == "preempting":
+            for note in state.notes:
+                if isinstance(note, ev.Preempted):
+                    at = self._last("request", note.req, ev.Preempted, of=note.req)
+                    yield from self._quote(depth, at, Target("request", note.req))
+
+    def _budget(self, state: EngineState) -> str:
+        return f"the {state.config.max_batch_tokens} that a step has"
+
+    def _running(self, state: EngineState, request: RequestState) -> Iterator[Cause]:
+        me = Target("request", request.id)
+        admitted = self._last("request", request.id, ev.Admitted)
+        doing = "decodes" if request.status is Status.DECODING else "is being prefilled"
+        made = len(request.tokens) - request.prompt_len
+        so_far = f"{plural(made, 'token')} generated, {request.computed} computed"
+        yield Cause(0, f"#{request.id} {doing}: {so_far}.", None, me)
+        for note in state.notes:
+            if isinstance(note, ev.Starved) and note.req == request.id:
+                starved = self._last("request", request.id, ev.Starved)
+                yield from self._quote(1, starved, me)
+        yield from self._quote(1, admitted, me)
+        if request.preemptions:
+            lost = self._last("request", request.id, ev.Preempted, of=request.id)
+            yield from self._preemption(1, lost)
+
+    def _preemption(self, depth: int, at: Position | None) -> Iterator[Cause]:
+        """The preemption at ``at``, why that victim, and who had the blocks then."""
+        if at is None:
+            yield Cause(depth, "Its preemption lies before the beginning of this record.")
+            return
+        event = self._record.event_at(at)
+        assert isinstance(event, ev.Preempted)
+        yield from self._quote(depth, at, Target("request", event.for_req))
+        released = self._record.chronicle.before("request", event.req, at)
+        same_step = released is not None and released.step == at.step
+        state = self._record.state_before(released if released and same_step else at)
+        policy = state.config.preemption_policy
+        chosen = "It was the only one that had no place in the step yet"
+        if event.among > 1:
+            chosen = f"It was chosen among {event.among} by the policy {policy}"
+            chosen += f": {_VICTIMS[policy]}" if policy in _VICTIMS else ""
+        yield Cause(depth + 1, f"{chosen}.")
+        yield from self._holders(depth + 1, state)
+
+    def _holders(self, depth: int, state: EngineState) -> Iterator[Cause]:
+        """Who holds the pool's blocks in ``state``, the largest first."""
+        total = state.config.num_blocks
+        held = total - state.free - state.evictable
+        pool = f"{held} of {plural(total, 'block')} are held: {supply_of(state)}"
+        yield Cause(depth, f"{pool}.")
+        tables = [(len(state.requests[r].block_table), r) for r in state.running]
+        for count, id in sorted(tables, key=lambda pair: (-pair[0], pair[1]))[:SHOWN_HOLDERS]:
+            shared = sum(len(n.blocks) for n in state.nodes_of(state.requests[id]) if n.refs > 1)
+            others = f", {shared} of them with others" if shared else ""
+            text = f"#{id} holds {plural(count, 'block')}{others}."
+            yield Cause(depth + 1, text, None, Target("request", id))
+
+    def _earliest_end(self, depth: int, state: EngineState) -> Iterator[Cause]:
+        """The running request that its length limit ends first: blocks come back then at the
+        latest, unless it is preempted."""
+        left: list[tuple[int, int]] = []
+        for id in state.running:
+            request = state.requests[id]
+            room = min(request.params.max_tokens, state.config.max_model_len - request.prompt_len)
+            made = len(request.tokens) - request.prompt_len
+            left.append((room - made, id))
+        if left:
+            steps, id = min(left)
+            when = f"after {plural(steps, 'more token')} of its own"
+            text = f"The next to end, {when} at the latest, is #{id}."
+            yield Cause(depth, text, None, Target("request", id))
+
+    # --- what a prefix hit, and what it missed ---------------------------------------------------
+
+    def _prefix(self, id: int) -> Iterator[Cause]:
+        """What its admission found in the cache and why not more; after a preemption, what the
+        latest one found again."""
+        admissions = list(self._all("request", id, ev.Admitted))
+        for at in dict.fromkeys(admissions[:1] + admissions[-1:]):
+            yield from self._found(id, at)
+
+    def _found(self, id: int, at: Position) -> Iterator[Cause]:
+        event = self._record.event_at(at)
+        assert isinstance(event, ev.Admitted)
+        state = self._record.state_before(at)
+        request, size = state.requests[id], state.config.block_size
+        tokens, hit = request.tokens, event.cached_tokens
+        could = (len(tokens) - 1) // size * size
+        what = "prompt"
+        if event.recompute:
+            what = "prompt and answer, when it was readmitted,"
+        me = Target("node", event.node) if hit else Target("request", id)
+        share = f"{hit or 'None'} of the {plural(len(tokens), 'token')} of its {what}"
+        yield Cause(0, f"{share} came from the cache.", at, me)
+        if hit >= could:
+            yield Cause(1, _FULL_HIT if hit else f"It is shorter than one block of {size} tokens.")
+            return
+        if request.params.prompt_logprobs is not None and not event.recompute:
+            words = "Its prompt's log-probabilities are asked for, so all of it is computed."
+            yield Cause(1, words)
+            return
+        yield from self._miss(state, event, request, at)
+
+    def _miss(
+        self, state: EngineState, event: ev.Admitted, request: RequestState, at: Position
+    ) -> Iterator[Cause]:
+        """Why the block after the hit was not there."""
+        size, hit, tokens = state.config.block_size, event.cached_tokens, request.tokens
+        lost = self._record.chronicle.eviction_of(tokens[: hit + size], at, request.salt)
+        if lost is not None:
+            where = f"Tokens {hit}–{hit + size - 1} were cached until {lost.position}"
+            yield Cause(1, f"{where}, when they were evicted.", lost.position, None)
+            yield from self._quote(2, lost.position, Target("request", lost.event.for_req))
+            yield from self._behind_eviction(2, lost.position)
+            return
+        node = state.nodes[event.node]
+        near, common = self._nearest(state, node, tokens[hit:], request.salt)
+        if near is None:
+            goes_on = f"goes on after token {hit - 1}" if hit else "begins with its first token"
+            yield Cause(1, f"No cached prompt {goes_on}.")
+        elif common >= size:
+            text = "The same tokens are cached under another cache salt."
+            yield Cause(1, text, None, Target("node", near.id))
+        else:
+            yield from self._divergence(state, near, tokens, hit, common)
+
+    def _divergence(
+        self, state: EngineState, near: NodeState, tokens: list[int], hit: int, common: int
+    ) -> Iterator[Cause]:
+        """The first token at which the nearest cached prefix differs."""
+        first = hit + common
+        mine, theirs = tokens[first : first + SHOWN_TOKENS], near.tokens[common:][:SHOWN_TOKENS]
+        yield Cause(
+            1,
+            f"The nearest cached prefix differs at token {first}: this has “{self._text(mine)}”, "
+            f"node {near.id} has “{self._text(theirs)}”.",
+            self._first("node", near.id),
+            Target("node", near.id),
+        )
+        size = state.config.block_size
+        if common:
+            block = f"The block of {size} tokens from {hit} on agrees in its first {common} only"
+            yield Cause(2, f"{block}; blocks are shared whole.")
+        rest = len(tokens) - first
+        if rest > size:
+            after = f"All {plural(rest, 'token')} from there on had to be computed"
+            yield Cause(2, f"{after}, whatever follows: a prefix ends where it first differs.")
+
+    def _nearest(
+        self, state: EngineState, node: NodeState, tokens: Sequence[int], salt: str
+    ) -> tuple[NodeState | None, int]:
+        """The child of ``node`` that agrees longest with ``tokens``, and in how many. Children of
+        the root under another salt count only if they agree in a whole block."""
+        best: NodeState | None = None
+        most = -1
+        for id in node.children:
+            child = state.nodes[id]
+            pairs = enumerate(zip(child.tokens, tokens, strict=False))
+            same = next((i for i, (a, b) in pairs if a != b), min(len(child.tokens), len(tokens)))
+            other_salt = node.id == ROOT and child.salt != salt
+            if other_salt and same < state.config.block_size:
+                continue
+            if same > most:
+                best, most = child, same
+        return best, most
+
+    # --- blocks and nodes ------------------------------------------------------------------------
+
+    def block(self, id: int) -> Iterator[Cause]:
+        state = self._state
+        me = Target("block", id)
+        changed = self._record.chronicle.before("block", id, _after(self._here))
+        kind, owner = BlockState(state.block_state[id]), state.block_owner[id]
+        if kind is BlockState.FREE:
+            words = "is free" if changed else "is free and was never used in this record"
+            yield Cause(0, f"Block {id} {words}.", changed, me)
+        elif kind is BlockState.PRIVATE:
+            request = state.requests[owner]
+            size = state.config.block_size
+            first = request.block_table.index(id) * size
+            holds = f"tokens {first}–{first + size - 1} of #{owner}, not shareable until full"
+            text = f"Block {id} is private: it is for {holds}."
+            yield Cause(0, text, changed, Target("request", owner))
+        else:
+            node = state.nodes[owner]
+            held = names(node_holders(state, node))
+            first = node.start + node.blocks.index(id) * state.config.block_size
+            text = f"Block {id} is in the tree: node {owner}, from token {first}, held by {held}."
+            yield Cause(0, text, changed, Target("node", owner))
+        yield from self._history_of_block(id)
+
+    def _history_of_block(self, id: int) -> Iterator[Cause]:
+        """How it changed hands lately, the last first."""
+        at = self._record.chronicle.before("block", id, _after(self._here))
+        shown = 0
+        while at is not None and shown < SHOWN_CHANGES:
+            event = self._record.event_at(at)
+            if not isinstance(event, ev.Admitted):  # one more holder
+                yield from self._quote(1, at, Target("block", id))
+                shown += 1
+            if isinstance(event, ev.Evicted):
+                yield from self._behind_eviction(2, at)
+            at = self._record.chronicle.before("block", id, at)
+
+    def node(self, id: int) -> Iterator[Cause]:
+        state = self._state
+        me = Target("node", id)
+        node = state.nodes.get(id)
+        made = self._first("node", id)
+        if node is None:
+            gone = self._last("node", id, ev.Evicted)
+            words = "is gone: its last block was evicted" if gone else "is not there yet"
+            yield Cause(0, f"Node {id} {words}.", gone, me)
+            if gone:
+                yield from self._quote(1, gone, me)
+                yield from self._behind_eviction(2, gone)
+            return
+        blocks = plural(len(node.blocks), "block")
+        held = names(node_holders(state, node))
+        used = f"hit {node.hits} times, last used in step {node.last_used}"
+        yield Cause(0, f"Node {id} has {blocks}, held by {held}; {used}.", made, me)
+        yield from self._quote(1, made, me)
+        if not node.pinned:
+            order = state.config.eviction_policy
+            yield Cause(1, f"Nobody holds it: it can be evicted, in the order of {order}.")
+        elif not node.refs:
+            below = f"{plural(node.pinned_children, 'node')} below it are held"
+            yield Cause(1, f"Nobody holds it, but {below}: it cannot be evicted.")
+
+    def _behind_eviction(self, depth: int, at: Position) -> Iterator[Cause]:
+        """Why blocks had to go at ``at``, and why that node's."""
+        event = self._record.event_at(at)
+        if not isinstance(event, ev.Evicted) or event.why != "capacity":
+            return
+        state = self._record.state_before(at)
+        order = state.config.eviction_policy
+        first = f"By the policy {order} it was the first to go of what nobody held"
+        yield Cause(depth, f"{first}.", at, Target("node", event.node))
+        yield from self._holders(depth, state)
+
+    # --- quoting ---------------------------------------------------------------------------------
+
+    def _quote(self, depth: int, at: Position | None, target: Target) -> Iterator[Cause]:
+        """The event at ``at`` in words."""
+        if at is None:
+            yield Cause(depth, "That lies before the beginning of this record.")
+            return
+        yield Cause(depth, sentence(self._record.event_at(at)), at, target)
+
+    def _first(self, kind: Kind, id: int) -> Position | None:
+        found = self._record.chronicle.of(kind, id)
+        return found[0] if found else None
+
+    def _all(self, kind: Kind, id: int, event: type) -> Iterator[Position]:
+        """Every such event up to here that touched it."""
+        for at in self._record.chronicle.of(kind, id):
+            if at <= self._here and isinstance(self._record.event_at(at), event):
+                yield at
+
+    def _last(self, kind: Kind, id: int, event: type, of: int | None = None) -> Position | None:
+        """The last ``event`` up to here that touched it; ``of``: whose ``req`` is that."""
+        chronicle = self._record.chronicle
+        at = chronicle.before(kind, id, _after(self._here))
+        while at is not None:
+            found = self._record.event_at(at)
+            if isinstance(found, event) and (of is None or getattr(found, "req", None) == of):
+                return at
+            at = chronicle.before(kind, id, at)
+        return None
+
+
+def sentence(event: ev.AnyEvent) -> str:
+    """Any event in a sentence: a decision with its reason, a change with what changed."""
+    note = explain(event)
+    if note is not None:
+        return note.sentence
+    changed = _CHANGES.get(type(event))
+    return changed(event) if changed else type(event).__name__
+
+
+def supply_of(state: EngineState) -> str:
+    return supply(state.free, state.evictable, 0).removesuffix(" − promised 0")
+
+
+def _after(position: Position) -> Position:
+    return Position(position.step, position.event + 1)
+
+
+_FULL_HIT = "All that can be: the last token is always computed, and with it its block."
+_VICTIMS = {
+    "newest": "the one that arrived last gives way",
+    "least-output": "the one that has generated least gives way",
+    "lowest-priority": "the least urgent one gives way",
+}
+_CHANGES: dict[type, Callable[..., str]] = {
+    ev.Allocated: lambda e: f"#{e.req} took {plural(len(e.blocks), 'block')}, {e.free} left free.",
+    ev.Released: lambda e: (
+        f"#{e.req} let go of its blocks: {len(e.freed)} became free, {e.cached} stay cached."
+    ),
+    ev.Inserted: lambda e: (
+        f"#{e.req} put {plural(len(e.blocks), 'block')} into the tree as node {e.node}."
+    ),
+    ev.Extended: lambda e: (
+        f"#{e.req} added {plural(len(e.blocks), 'block')} to the end of node {e.node}."
+    ),
+    ev.Split: lambda e: (
+        f"Node {e.node} was split: its first {e.tokens} tokens are node {e.upper} now."
+    ),
+    ev.Scheduled: lambda e: (
+        f"#{e.req} got {plural(e.count, 'token')} from {e.start} on, chunk {e.chunk} of {e.chunks}."
+    ),
+}
