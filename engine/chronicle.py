@@ -11,8 +11,8 @@ and its end; and a request that lets go of blocks which stay in the tree does no
 from array import array
 from bisect import bisect_left
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal, NamedTuple
 
 from . import events as ev
 from .state import ROOT, EngineState
@@ -60,9 +60,6 @@ class Chronicle:
     def add(self, record: ev.StepRecord) -> None:
         """Take in one record."""
         for index, event in enumerate(record.events):
-            touched = _TOUCHES.get(type(event))
-            if touched is None:
-                continue
             at = _pack(record.position(index))
             for kind, ids in touched(event):
                 lists = self._lists[kind]
@@ -192,7 +189,12 @@ def _evicted(event: ev.Evicted) -> Touched:
     return ("request", who), ("node", (event.node,)), ("block", event.blocks)
 
 
-_TOUCHES = {
+def touched(event: ev.AnyEvent) -> Touched:
+    """The requests, nodes and blocks that ``event`` is listed under."""
+    return _TOUCHES[type(event)](event) if type(event) in _TOUCHES else ()
+
+
+_TOUCHES: dict[type, Callable[[Any], Touched]] = {
     ev.Submitted: _request,
     ev.Refused: _request,
     ev.Deferred: _request,

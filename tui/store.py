@@ -10,12 +10,16 @@ from dataclasses import dataclass, field
 from ..engine import events as ev
 from ..engine.config import EngineConfig
 from ..engine.debugger import Mode
+from ..engine.lints import Lints
 from ..engine.state import ROOT, EngineState
 from .cells import CellMap
 from .decoding import Texts
 from .explain import Note, explain
+from .recent import Recent
 from .selection import NOTHING, Links, Target, resolve
 from .sources.base import Codec, ModeChanged, ModelInfo
+from .spans import Spans
+from .steps import StepSeries
 
 KEEP_STEPS = 300  # steps whose notes can be scrolled back to
 
@@ -36,6 +40,10 @@ class Store:
         self.info = info
         self.state = EngineState(config)
         self.cells = CellMap(config.num_blocks)
+        self.steps = StepSeries(self.state)
+        self.spans = Spans(self.state)
+        self.recent = Recent()
+        self.lints = Lints()
         self.texts = Texts(codec)
         self.history: deque[StepNotes] = deque([StepNotes(0)], maxlen=KEEP_STEPS)
         self.mode = Mode.PAUSED
@@ -51,6 +59,10 @@ class Store:
         if any(isinstance(event, ev.Inserted | ev.Split | ev.Evicted) for event in record.events):
             self._order = None
         self.cells.apply(self.state, record)
+        self.steps.apply(record, self.state)
+        self.spans.apply(record)
+        self.recent.apply(record)
+        self.lints.apply(record, self.state)
         if record.events and isinstance(record.events[0], ev.StepBegan):
             self.history.appendleft(StepNotes(record.step))
         notes = self.history[0].notes
