@@ -5,7 +5,7 @@ A generation is closed however its answer ends, so that a client who goes leaves
 
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -20,11 +20,16 @@ from .fields import check_range, choices_of, stops_of, wants_usage
 from .protocol import GenerateRequest, PromptTokensDetails, Usage
 from .serving import Serving
 from .text import Choice, Echo, Entry, Piece, StopStrings
+from .tool_parser import CallParser, ToolCall, joined
 
 
 @dataclass(slots=True)
 class Job:
-    """What to run. ``echoes`` are what each prompt's answers begin with, if with anything."""
+    """What to run. ``echoes`` are what each prompt's answers begin with, if with anything.
+
+    ``calls`` makes what tells an answer's tool calls, for each answer; ``markers`` are the special
+    tokens it wants to see.
+    """
 
     prompts: list[Prompt]
     n: int
@@ -37,6 +42,8 @@ class Job:
     include_usage: bool = False
     continuous_usage: bool = False
     echoes: list[Echo] = field(default_factory=list)
+    calls: Callable[[], CallParser] | None = None
+    markers: Mapping[int, str] = field(default_factory=dict)
 
 
 def job_for(asked: GenerateRequest, prompts: list[Prompt], limit: int | None) -> Job:
@@ -59,11 +66,19 @@ def job_for(asked: GenerateRequest, prompts: list[Prompt], limit: int | None) ->
 
 @dataclass(slots=True)
 class Answered:
-    """All that one choice came to."""
+    """All that one choice came to: texts and tool calls in their order, most often one text."""
 
-    text: str
+    parts: list[str | ToolCall]
     entries: list[Entry]
     finish_reason: str
+
+    @property
+    def text(self) -> str:
+        return "".join(part for part in self.parts if isinstance(part, str))
+
+    @property
+    def calls(self) -> list[ToolCall]:
+        return [part for part in self.parts if isinstance(part, ToolCall)]
 
 
 @dataclass(slots=True)
@@ -144,6 +159,8 @@ class _Answer:
                 limit=prompt.params.max_tokens if job.limit is None else job.limit,
                 min_tokens=prompt.params.min_tokens,
                 echo=job.echoes[index] if job.echoes else None,
+                calls=job.calls() if job.calls else None,
+                markers=job.markers,
             )
             for index, prompt in enumerate(job.prompts)
             for _ in range(job.n)
@@ -167,7 +184,7 @@ class _Answer:
                 pieces[index].append(piece)
         answers = [
             Answered(
-                "".join(piece.text for piece in of_one),
+                joined(part for piece in of_one for part in piece.parts),
                 [entry for piece in of_one for entry in piece.entries],
                 of_one[-1].finish_reason or "",
             )

@@ -1,10 +1,12 @@
 """One choice's text as its tokens come: characters whole, stop strings cut off and never shown."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..engine.sampling import TokenLogprobs
 from ..engine.tokenizer import Detokenizer, Tokenizer
 from .engine_thread import Update
+from .tool_parser import CallParser, Part
 
 
 class StopStrings:
@@ -61,11 +63,16 @@ class Entry:
 
 @dataclass(slots=True)
 class Piece:
-    """What a choice has to say: text, the tokens it stands for, and the end if this is it."""
+    """What a choice has to say: texts and pieces of tool calls in their order, the tokens they
+    stand for, and the end if this is it."""
 
-    text: str
+    parts: list[Part]
     entries: list[Entry]
     finish_reason: str | None = None
+
+    @property
+    def text(self) -> str:
+        return "".join(part for part in self.parts if isinstance(part, str))
 
 
 @dataclass(slots=True)
@@ -93,7 +100,9 @@ class Choice:
     """Turns the updates of one choice into pieces; joined, they are its whole answer.
 
     ``completion_tokens`` counts what was generated up to the end of the answer. ``limit`` 0 asks
-    for no tokens at all, although the engine always makes one. ``echo`` goes before.
+    for no tokens at all, although the engine always makes one. ``echo`` goes before. ``calls``
+    finds tool calls in what the stop strings let through; ``markers`` are the special tokens that
+    it has to see, with their texts: in any other answer special tokens have none.
     """
 
     def __init__(
@@ -104,6 +113,8 @@ class Choice:
         limit: int,
         min_tokens: int = 0,
         echo: Echo | None = None,
+        calls: CallParser | None = None,
+        markers: Mapping[int, str] | None = None,
     ) -> None:
         self.completion_tokens = 0
         self.cached_tokens = 0
@@ -113,6 +124,8 @@ class Choice:
         self._limit = limit
         self._min_tokens = min_tokens
         self._echo = echo
+        self._calls = calls
+        self._markers = markers or {}
         self._length = len(echo.text) if echo else 0
         self._entries: list[Entry] = []
 
@@ -124,10 +137,21 @@ class Choice:
             text += self._go_on(update)
         elif update.finish_reason:
             self.finish_reason = "length"
-        if not text and not self.finish_reason:
+        parts: list[Part] = [text] if text else []
+        if self._calls:
+            parts = self._tell(self._calls, text)
+        if not parts and not self.finish_reason:
             return None
         entries, self._entries = self._entries, []
-        return Piece(text, entries, self.finish_reason)
+        return Piece(parts, entries, self.finish_reason)
+
+    def _tell(self, calls: CallParser, text: str) -> list[Part]:
+        parts = calls.feed(text)
+        if calls.complete:
+            self.finish_reason = "stop"
+        elif self.finish_reason:
+            parts += calls.end()
+        return parts
 
     def _begin(self, update: Update) -> str:
         assert self._echo
@@ -153,7 +177,10 @@ class Choice:
     def _token(self, token: int, logprobs: TokenLogprobs | None) -> str:
         self.completion_tokens += 1
         self._entries.append(Entry(token, logprobs, self._length))
-        text = self._detokenizer.feed(token)
+        if token in self._markers:
+            text = self._detokenizer.flush() + self._markers[token]
+        else:
+            text = self._detokenizer.feed(token)
         self._length += len(text)
         if self.completion_tokens <= self._min_tokens:
             return text  # too early for a stop string

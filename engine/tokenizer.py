@@ -185,10 +185,10 @@ class Tokenizer:
 
 
 class Detokenizer:
-    """Turns tokens into text as they come: ``feed`` each, then ``flush`` once.
+    """Turns tokens into text as they come: ``feed`` each, then ``flush``.
 
     The pieces joined are the text of all the tokens. No piece ends inside a character: its bytes
-    wait until they are complete, or until ``flush``.
+    wait until they are complete, or until ``flush``. More may follow a flush.
     """
 
     def feed(self, *tokens: int) -> str:
