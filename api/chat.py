@@ -13,8 +13,6 @@ from ..engine.tokenizer import Message
 from .engine_thread import Prompt
 from .errors import bad_request, refused
 from .fields import (
-    MOST_TOP_LOGPROBS,
-    check_range,
     sampling_params,
 )
 from .generate import Answered, Heading, job_for, respond
@@ -110,7 +108,6 @@ def _text(message: ChatMessage, where: str) -> str:
 
 
 def _top_logprobs(asked: ChatRequest) -> int | None:
-    check_range(asked, "top_logprobs", 0, MOST_TOP_LOGPROBS)
     if asked.top_logprobs is not None and not asked.logprobs:
         raise bad_request("top_logprobs needs logprobs: true", "top_logprobs")
     return (asked.top_logprobs or 0) if asked.logprobs else None

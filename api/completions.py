@@ -13,9 +13,7 @@ from ..engine.models.fields import shown
 from .engine_thread import Prompt
 from .errors import bad_request, refused
 from .fields import (
-    MOST_TOP_LOGPROBS,
     check_ids,
-    check_range,
     sampling_params,
 )
 from .generate import Answered, Heading, job_for, respond
@@ -31,7 +29,6 @@ async def completions(request: Request) -> Response:
     """Goes on with a prompt, or with each of several, as text or as token ids."""
     serving: Serving = request.app.state.serving
     asked = await serving.read(request, CompletionRequest)
-    check_range(asked, "logprobs", 0, MOST_TOP_LOGPROBS)
     texts = as_prompts(asked.prompt)
     try:
         ids = await serving.encode(
@@ -50,8 +47,6 @@ def as_prompts(prompt: str | list[Any]) -> list[str | list[int]]:
     """``"a"`` → ``["a"]``, ``[5, 6]`` → ``[[5, 6]]``; 400 for what mixes the two or is empty."""
     if isinstance(prompt, str):
         return [prompt]
-    if not prompt:
-        raise bad_request("prompt is an empty list; give a text or token ids", "prompt")
     if _are_ids(prompt):
         return [_ids(prompt)]
     if all(isinstance(one, str) for one in prompt):

@@ -4,9 +4,11 @@
 """
 
 import re
+from functools import cache
 from typing import Any, TypeVar
 
 import msgspec
+from msgspec import inspect
 
 from ..engine.errors import RequestRefused
 from ..engine.models.fields import shown
@@ -15,9 +17,6 @@ from .errors import ApiError, bad_request
 from .protocol import GenerateRequest, SamplingRequest
 
 R = TypeVar("R", bound=msgspec.Struct)
-
-MOST_CHOICES, MOST_STOPS, LONGEST_STOP = 128, 64, 1024
-MOST_TOP_LOGPROBS = 20
 
 # Fields that clients of OpenAI, vLLM and SGLang know and nothing here does, each with the values
 # that ask for nothing: those are taken.
@@ -78,14 +77,49 @@ def decode(body: bytes, kind: type[R]) -> tuple[R, list[str]]:
     values = {name: value for name, value in values.items() if value is not None}
     unknown = [name for name in values if name not in kind.__struct_fields__]
     _refuse(values, unknown)
-    for field in msgspec.structs.fields(kind):
-        value = values.get(field.encode_name)
-        if isinstance(value, float) and value.is_integer() and field.type == int | None:
-            values[field.encode_name] = int(value)
+    for name in _integers(kind):
+        value = values.get(name)
+        if isinstance(value, float) and value.is_integer():
+            values[name] = int(value)
     try:
         return msgspec.convert(values, kind), [name for name in unknown if name not in NOT_HERE]
     except msgspec.ValidationError as error:
-        raise _wrong_type(str(error)) from None
+        raise _wrong(str(error), values, kind) from None
+
+
+@cache
+def _integers(kind: type[msgspec.Struct]) -> list[str]:
+    """The fields that hold an integer."""
+    names = (field.encode_name for field in msgspec.structs.fields(kind))
+    return [n for n in names if any(isinstance(t, inspect.IntType) for t in _types_at(kind, n))]
+
+
+def _types_at(kind: type[msgspec.Struct], path: str) -> list[inspect.Type]:
+    """The types that may stand at ``path`` in a ``kind``, such as ``messages[0].role``."""
+    types = _members(inspect.type_info(kind))
+    for name, index in _STEP.findall(path):
+        below: list[inspect.Type] = []
+        for one in types:
+            if name and isinstance(one, inspect.StructType):
+                below += [field.type for field in one.fields if field.encode_name == name]
+            elif index and isinstance(one, inspect.ListType):
+                below.append(one.item_type)
+            elif index and isinstance(one, inspect.DictType):
+                below.append(one.value_type)
+        types = [member for one in below for member in _members(one)]
+    return types
+
+
+def _members(kind: inspect.Type) -> list[inspect.Type]:
+    """``kind`` without its description, and each of a union."""
+    if isinstance(kind, inspect.Metadata):
+        return _members(kind.type)
+    if isinstance(kind, inspect.UnionType):
+        return [member for one in kind.types for member in _members(one)]
+    return [kind]
+
+
+_STEP = re.compile(r"(\w+)|\[(\d+|\.\.\.)\]")
 
 
 def _refuse(values: dict[str, Any], names: list[str]) -> None:
@@ -117,16 +151,60 @@ def _same(value: Any, neutral: Any) -> bool:
     return value == neutral and isinstance(value, bool) == isinstance(neutral, bool)
 
 
-def _wrong_type(message: str) -> ApiError:
-    """``Expected `int | null`, got `str` - at `$.n``` → ``n: expected int or null, got str``."""
+def _wrong(message: str, values: Any, kind: type[msgspec.Struct]) -> ApiError:
+    """msgspec's complaint in our words, with the value and what it may be:
+    ``Expected `int` <= 128 - at `$.n``` → ``n is 200; it must be from 1 to 128``."""
     problem, _, path = message.partition(" - at ")
     where = path.strip("`").removeprefix("$").removeprefix(".")
     if missing := re.search(r"missing required field `(\w+)`", problem):
         name = f"{where}.{missing[1]}" if where else missing[1]
         return bad_request(f"{name} is missing; send it", name)
+    name = where.replace("[...]", "") or None
+    types = _types_at(kind, where)
+    if bound := re.fullmatch(r"Expected `\w+` (of length )?[<>]=? \S+", problem):
+        if bound[1]:
+            return bad_request(f"{where} {_length(types, _at(values, where))}", name)
+        return bad_request(f"{where}{_is(values, where)} must be {_range(types)}", name)
+    if problem.startswith("Invalid enum value"):
+        words = [str(word) for one in types for word in getattr(one, "values", ())]
+        allowed = ", ".join(words[:-1]) + f" or {words[-1]}"
+        return bad_request(f"{where}{_is(values, where)} must be {allowed}", name)
     problem = problem.replace("`", "").replace(" | ", " or ")
-    name = where.replace("[...]", "")
-    return bad_request(f"{where or 'the body'}: {problem[:1].lower()}{problem[1:]}", name or None)
+    return bad_request(f"{where or 'the body'}: {problem[:1].lower()}{problem[1:]}", name)
+
+
+def _is(values: Any, where: str) -> str:
+    value = _at(values, where)
+    return "" if value is None else f" is {shown(value)}; it"
+
+
+def _range(types: list[inspect.Type]) -> str:
+    """``from 1 to 128``, ``above 0``: what the numbers among ``types`` may be."""
+    one = next(t for t in types if isinstance(t, inspect.IntType | inspect.FloatType))
+    if one.ge is not None and one.le is not None:
+        return f"from {one.ge} to {one.le}"
+    ends = (("at least", one.ge), ("above", one.gt), ("at most", one.le), ("below", one.lt))
+    return " and ".join(f"{word} {end}" for word, end in ends if end is not None)
+
+
+def _length(types: list[inspect.Type], value: str | list[Any]) -> str:
+    """``has 65 items; it must have 64 at most``."""
+    wanted = inspect.StrType if isinstance(value, str) else inspect.ListType
+    one = next(t for t in types if isinstance(t, wanted))
+    low, high, unit = one.min_length or 0, one.max_length, "characters"
+    if isinstance(one, inspect.ListType):
+        unit = "items"
+    allowed = f"at least {low}" if high is None else f"from {low} to {high}"
+    return f"has {len(value)} {unit}; it must have {allowed}"
+
+
+def _at(values: Any, where: str) -> Any:
+    """The value at ``where``; None in a dictionary, of whose keys msgspec tells nothing."""
+    for name, index in _STEP.findall(where):
+        if index == "...":
+            return None
+        values = values[int(index)] if index else values[name]
+    return values
 
 
 def _json_type(value: Any) -> str:
@@ -137,29 +215,19 @@ def _json_type(value: Any) -> str:
 # --- what they mean ------------------------------------------------------------------------------
 
 
+MOST_TOP_LOGPROBS = 20
+
+
 def check_range(request: Any, name: str, low: float, high: float) -> None:
+    """For what no type in `protocol` says."""
     value = getattr(request, name)
     if value is not None and not low <= value <= high:
         raise bad_request(f"{name} is {value}; it must be from {low:g} to {high:g}", name)
 
 
-def choices_of(request: GenerateRequest) -> int:
-    check_range(request, "n", 1, MOST_CHOICES)
-    return request.n or 1
-
-
 def stops_of(request: SamplingRequest) -> list[str]:
     """The stop strings, as a list."""
-    stops = [request.stop] if isinstance(request.stop, str) else request.stop or []
-    if len(stops) > MOST_STOPS:
-        raise bad_request(f"stop has {len(stops)} strings; give {MOST_STOPS} at most", "stop")
-    for stop in stops:
-        if not 1 <= len(stop) <= LONGEST_STOP:
-            raise bad_request(
-                f"a stop string has {len(stop)} characters; it must have 1 to {LONGEST_STOP}",
-                "stop",
-            )
-    return stops
+    return [request.stop] if isinstance(request.stop, str) else request.stop or []
 
 
 def wants_usage(request: GenerateRequest) -> tuple[bool, bool]:
@@ -195,9 +263,6 @@ def sampling_params(
     prompt_logprobs: int | None = None,
 ) -> SamplingParams:
     """How to sample, ``default`` where the request leaves it open. ApiError 400 out of range."""
-    check_range(request, "temperature", 0, 2)
-    check_range(request, "seed", -(2**63), 2**63 - 1)
-    check_range(request, "top_k", -1, 2**31 - 1)
     names = {name: getattr(request, name) for name in _SAME_NAMES}
     given = {name: value for name, value in names.items() if value is not None}
     if request.top_k is not None:

@@ -16,7 +16,7 @@ from starlette.responses import Response
 from .access import note
 from .connection import Batches, EventStream, while_connected
 from .engine_thread import Generation, Prompt
-from .fields import check_range, choices_of, stops_of, wants_usage
+from .fields import stops_of, wants_usage
 from .protocol import GenerateRequest, PromptTokensDetails, Usage
 from .serving import Serving
 from .text import Choice, Echo, Entry, Piece, StopStrings
@@ -49,10 +49,9 @@ class Job:
 def job_for(asked: GenerateRequest, prompts: list[Prompt], limit: int | None) -> Job:
     """What ``asked`` wants with ``prompts``. ApiError 400 where it makes no sense."""
     include_usage, continuous_usage = wants_usage(asked)
-    check_range(asked, "priority", -(2**63), 2**63 - 1)
     return Job(
         prompts=prompts,
-        n=choices_of(asked),
+        n=asked.n or 1,
         stops=stops_of(asked),
         include_stop=bool(asked.include_stop_str_in_output),
         limit=limit,

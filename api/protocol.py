@@ -1,13 +1,40 @@
 """The bodies of requests and answers, field by field, as OpenAI, vLLM and SGLang name them.
 
 A field that is in no class here is refused by name in `fields.py`, or unknown to everybody.
-null counts as absent throughout.
+null counts as absent throughout. Ranges stand with the types: bodies are checked by them, and
+``/openapi.json`` states them.
 """
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Meta, UnsetType
+
+TokenId = Annotated[int, Meta(ge=0)]
+Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+Length = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+Penalty = Annotated[float, Meta(ge=-2, le=2)]
+Top = Annotated[int, Meta(ge=0, le=20, description="How many of the likeliest tokens to list.")]
+StopString = Annotated[str, Meta(min_length=1, max_length=1024)]
+
+LogitBias = Annotated[
+    dict[str, Annotated[float, Meta(ge=-100, le=100)]],
+    Meta(
+        description="By token id; 100 all but forces a token, -100 all but bans it.",
+        extra_json_schema={"propertyNames": {"pattern": "^[0-9]{1,10}$"}},
+    ),
+]
+_IDS = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1}
+Prompts = Annotated[
+    list[Any],
+    Meta(
+        min_length=1,
+        description="Texts, token ids, or lists of token ids; not a mixture.",
+        extra_json_schema={
+            "anyOf": [{"items": {"type": "string"}}, _IDS, {"items": _IDS}],
+        },
+    ),
+]
 
 Role = Literal["system", "developer", "user", "assistant"]
 
@@ -40,25 +67,27 @@ class SamplingRequest(msgspec.Struct, kw_only=True):
     """
 
     model: str | None = None
-    stop: str | list[str] | None = None
+    stop: StopString | Annotated[list[StopString], Meta(max_length=64)] | None = None
     stream: bool | None = None
 
-    temperature: float | None = None
-    top_p: float | None = None
-    seed: int | None = None
-    presence_penalty: float | None = None
-    frequency_penalty: float | None = None
-    logit_bias: dict[str, float] | None = None
+    temperature: Annotated[float, Meta(ge=0, le=2, description="0 is greedy.")] | None = None
+    top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
+    seed: Int64 | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    logit_bias: LogitBias | None = None
 
-    top_k: int | None = None
-    min_p: float | None = None
-    repetition_penalty: float | None = None
-    min_tokens: int | None = None
+    top_k: Annotated[int, Meta(ge=-1, le=2**31 - 1, description="-1 and 0: off.")] | None = None
+    min_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    repetition_penalty: Annotated[float, Meta(gt=0)] | None = None
+    min_tokens: Annotated[int, Meta(ge=0, description="At most max_tokens.")] | None = None
     ignore_eos: bool | None = None
-    stop_token_ids: list[int] | None = None
+    stop_token_ids: list[TokenId] | None = None
     include_stop_str_in_output: bool | None = None
-    priority: int | None = None
-    cache_salt: str | None = None
+    priority: Annotated[Int64, Meta(description="Lower runs first, by such a policy.")] | None = (
+        None
+    )
+    cache_salt: Annotated[str, Meta(description="Prefixes are shared within one.")] | None = None
 
     user: str | None = None
     metadata: dict[str, Any] | None = None
@@ -71,24 +100,24 @@ class SamplingRequest(msgspec.Struct, kw_only=True):
 class GenerateRequest(SamplingRequest, kw_only=True):
     """What completions and chat have in common."""
 
-    max_tokens: int | None = None
-    n: int | None = None
+    max_tokens: Length | None = None
+    n: Annotated[int, Meta(ge=1, le=128)] | None = None
     stream_options: StreamOptions | None = None
 
 
 class CompletionRequest(GenerateRequest, kw_only=True):
     """``prompt`` is a text, a list of texts, a list of token ids or a list of such lists."""
 
-    prompt: str | list[Any]
+    prompt: str | Prompts
     echo: bool | None = None
-    logprobs: int | None = None
+    logprobs: Top | None = None
 
 
 class ChatRequest(GenerateRequest, kw_only=True):
-    messages: list[ChatMessage]
-    max_completion_tokens: int | None = None
+    messages: Annotated[list[ChatMessage], Meta(min_length=1)]
+    max_completion_tokens: Length | None = None
     logprobs: bool | None = None
-    top_logprobs: int | None = None
+    top_logprobs: Top | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
@@ -106,7 +135,7 @@ class TokenizeRequest(msgspec.Struct):
 
     model: str | None = None
     prompt: str | None = None
-    messages: list[ChatMessage] | None = None
+    messages: Annotated[list[ChatMessage], Meta(min_length=1)] | None = None
     add_special_tokens: bool | None = None
     return_token_strs: bool | None = None
     chat_template_kwargs: dict[str, Any] | None = None
@@ -115,7 +144,7 @@ class TokenizeRequest(msgspec.Struct):
 
 
 class DetokenizeRequest(msgspec.Struct):
-    tokens: list[int]
+    tokens: list[TokenId]
     model: str | None = None
 
 
