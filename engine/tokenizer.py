@@ -178,7 +178,7 @@ class Tokenizer:
             if _BYTE_PIECE.fullmatch(piece):
                 return bytes([int(piece[3:5], 16)])
             return piece.replace("\u2581", " ").encode()
-        table = _byte_of_character()
+        table = byte_of_character()
         if all(character in table for character in piece):
             return bytes(table[character] for character in piece)
         return piece.encode()  # an added token, which is stored as plain text
@@ -301,7 +301,7 @@ _TAIL_BYTES = 8  # twice the longest UTF-8 sequence
 
 
 @cache
-def _byte_of_character() -> dict[str, int]:
+def byte_of_character() -> dict[str, int]:
     """GPT-2's alphabet backwards: printable bytes stand for themselves, others from U+0100 on."""
     plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     rest = [byte for byte in range(256) if byte not in plain]

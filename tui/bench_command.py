@@ -1,6 +1,7 @@
-"""``minisgl-tui bench``: which of the three benchmarks, its flags checked, its figures printed.
+"""``minisgl-tui bench``: which of the four benchmarks, its flags checked, its figures printed.
 
-Measuring is done in `engine.bench`, which comes in only when a benchmark starts.
+Measuring is done in `engine.bench`, and for the server's own cost in `api.overhead`; they come in
+only when a benchmark starts.
 """
 
 import argparse
@@ -25,18 +26,20 @@ from .engine_flags import (
     given_flags,
 )
 from .progress import print_progress, progress_bar
+from .serve_command import needs_extra
 
 if TYPE_CHECKING:
     from ..engine.bench.workloads import BenchWorkload, Encode
     from ..engine.tokenizer import Tokenizer
 
 RUN_FAILED = 1
-_MAX_REPEATS, _MAX_CONCURRENCY, _MAX_THREADS = 1000, 4096, 1024
+_MAX_REPEATS, _MAX_CONCURRENCY, _MAX_THREADS, _MAX_STREAMS = 1000, 4096, 1024, 1024
 _VOCABULARY, _CONTEXT = 49_152, 1 << 20  # of a server that says nothing about its model
 
 CORE_FLAGS = ("running", "nodes", "blocks")
 URL_FLAGS = ("api_key", "concurrency", "request_rate", "timeout", "tokenizer", "text")
 OFFLINE_FLAGS = ("threads", "peer")
+OVERHEAD_FLAGS = ("streams", "step_ms")
 
 
 def add_parser(commands: Any) -> None:
@@ -44,7 +47,7 @@ def add_parser(commands: Any) -> None:
         "bench",
         help="measure the engine, another one beside it, or a server",
         description="Measure a model on this machine; with --url a server; with --core the "
-        "scheduler and the cache alone.",
+        "scheduler and the cache alone; with --overhead our server's own cost.",
     )
     bench.set_defaults(command=run)
     bench.add_argument(
@@ -75,6 +78,18 @@ def add_parser(commands: Any) -> None:
     core.add_argument("--running", type=int, metavar="N", help="requests decoding (default: 1000)")
     core.add_argument("--nodes", type=int, metavar="N", help="nodes in the tree (default: 10000)")
     core.add_argument("--blocks", type=int, metavar="N", help="in the pool (default: 100000)")
+    overhead = bench.add_argument_group("our HTTP server beside the bare engine")
+    overhead.add_argument("--overhead", action="store_true", help="with a model of no cost")
+    overhead.add_argument(
+        "--streams",
+        type=int,
+        action="append",
+        metavar="N",
+        help="at a time; may be given again (default: 1, 8, 64 and 256)",
+    )
+    overhead.add_argument(
+        "--step-ms", type=float, metavar="T", help="time that a step takes (default: 5)"
+    )
     add_engine_flags(bench)
 
 
@@ -103,11 +118,14 @@ def _add_url_flags(flags: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the benchmark that the flags ask for; returns the exit code."""
-    if args.core and args.url:
-        raise UserError("--core and --url are two benchmarks; give one of them")
+    chosen = [f"--{name}" for name in ("core", "overhead", "url") if getattr(args, name)]
+    if len(chosen) > 1:
+        raise UserError(f"{' and '.join(chosen)} are benchmarks apart; give one of them")
+    modelless = (*ENGINE_FLAGS, *URL_FLAGS, *OFFLINE_FLAGS, "model", "workload")
+    if not args.overhead:
+        _refuse(args, OVERHEAD_FLAGS, "only for --overhead; add that or leave it out")
     if args.core:
-        others = (*ENGINE_FLAGS, *URL_FLAGS, *OFFLINE_FLAGS, "model", "workload", "repeats")
-        unused = (name for name in others if name not in POLICY_FLAGS)
+        unused = (name for name in (*modelless, "repeats") if name not in POLICY_FLAGS)
         _refuse(args, unused, "not for --core, which runs no model; leave it out")
         return _bench_core(args)
     _refuse(args, CORE_FLAGS, "only for --core; add that or leave it out")
@@ -117,6 +135,9 @@ def run(args: argparse.Namespace) -> int:
 
     try:
         with _ends_in_order():
+            if args.overhead:
+                _refuse(args, modelless, "not for --overhead, which runs no model; leave it out")
+                return _bench_overhead(args, repeats)
             if args.url:
                 _refuse(
                     args,
@@ -280,6 +301,23 @@ def _bench_url(args: argparse.Namespace, repeats: int) -> int:
     results.notes = notes
     _print(results, show_server(results), args.json)
     return RUN_FAILED if any(report.errors for report in results.workloads) else 0
+
+
+# --- our server beside the bare engine -----------------------------------------------------------
+
+
+def _bench_overhead(args: argparse.Namespace, repeats: int) -> int:
+    streams = [_whole(count, 1, _MAX_STREAMS, "--streams") for count in args.streams or ()]
+    step_ms = _positive(args.step_ms, "--step-ms", 1000) or 5.0
+    with needs_extra("--overhead"):
+        from ..api.overhead import STREAMS, measure, show
+
+    with progress_bar() as progress:
+        results = measure(
+            streams or STREAMS, step_seconds=step_ms / 1e3, repeats=repeats, progress=progress
+        )
+    _print(results, show(results), args.json)
+    return 0
 
 
 # --- the core alone ------------------------------------------------------------------------------

@@ -3,6 +3,8 @@
 import argparse
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from ..engine import model_store
@@ -77,14 +79,9 @@ def run(args: argparse.Namespace) -> int:
     engine = given_flags(args)
     check_settings(engine)
     model_store.check(args.model)
-    try:
+    with needs_extra("serve"):
         from ..api.server import ServerSettings, serve
-    except ModuleNotFoundError as error:
-        if error.name not in EXTRA:
-            raise
-        raise UserError(
-            f"serve needs {error.name}, which is not installed: pip install 'minisgl-tui[serve]'"
-        ) from error
+
     settings = ServerSettings(
         host=args.host,
         port=args.port,
@@ -97,6 +94,19 @@ def run(args: argparse.Namespace) -> int:
     )
     serve(args.model, settings, engine, print_progress())
     return 0
+
+
+@contextmanager
+def needs_extra(what: str) -> Iterator[None]:
+    """Imports of `api`, for ``what``: where its packages are missing, say how to get them."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name not in EXTRA:
+            raise
+        raise UserError(
+            f"{what} needs {error.name}, which is not installed: pip install 'minisgl-tui[serve]'"
+        ) from error
 
 
 def model_name(model: str) -> str:

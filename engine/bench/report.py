@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 Row = Sequence[str]
 
-_DISTURBING = 0.1  # cores
+DISTURBING = 0.1  # cores
 _LABELS = {"detokenize": "text"}  # columns that would be too wide by their full name
 
 
@@ -32,7 +32,7 @@ def show_offline(results: "OfflineResults") -> str:
     busy = [
         f"other programs took {one.others:.1f} cores during {one.workload}: it was slower for that"
         for one in results.workloads
-        if one.others is not None and one.others > _DISTURBING
+        if one.others is not None and one.others > DISTURBING
     ]
     return _paragraphs("\n".join(head), *tables, "\n".join([*results.notes, *busy]))
 

@@ -70,8 +70,9 @@ class Live:
 
 
 @contextmanager
-def live(llm: LLM, **settings: Any) -> Iterator[Live]:
-    """Serve ``llm``; ``settings`` are those of `Serving`, `ServerSettings` and the queue."""
+def live(llm: Any, **settings: Any) -> Iterator[Live]:
+    """Serve ``llm``, or what has an engine, a tokenizer and defaults as one has; ``settings`` are
+    those of `Serving`, `ServerSettings` and the queue."""
     assert llm.tokenizer
     thread = EngineThread(llm.engine, settings.pop("max_queued", 1024))
     drain = settings.pop("drain", 5.0)
