@@ -1,0 +1,322 @@
+"""The `.mtrace` file: what its lines say, and writing them while the engine runs.
+
+A recording is JSON lines (through gzip if the name ends in ``.gz``), each with its kind in ``k``:
+
+    {"k": "header", "kind": "minisgl-trace", "v": 1, "epoch": …, "config": …, "model": …}
+    {"k": "vocab", "ids": [504, 3575], "texts": ["The", " capital"]}  tokens, as they first come up
+    {"k": "step", "n": 5, "seq": 0, "step": 1, "first": 0, "t": …, "events": […]}    a `StepRecord`
+    {"k": "ended", "requests": […]}                     requests that ended since the last snapshot
+    {"k": "snap", "state": …}       the state after the records so far, without those that had ended
+    {"k": "end", "records": 5812}                  the last line of a recording that came to its end
+
+So a file that is cut off anywhere is a recording up to the cut, and whoever reads it can begin at
+any snapshot. Reading is in `trace_file.py`, finding states in `history.py`.
+"""
+
+import contextlib
+import os
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import BinaryIO, NamedTuple, Protocol
+
+import msgspec
+
+from . import events as ev
+from .config import EngineConfig
+from .errors import UserError
+from .state import EngineState, RequestState, Snapshot
+
+KIND = "minisgl-trace"
+VERSION = 1  # lines and fields are added under the same number: readers skip what they do not know
+
+FLUSH_SECONDS = 1.0  # the most that a killed process takes with it
+QUEUE_BYTES = 256 << 20  # what may wait for the disk
+SPARSEST = 128 << 10  # bytes of records between two snapshots, at the least
+
+
+class Model(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What ran. ``path`` is where its tokenizer was."""
+
+    name: str
+    architecture: str = ""
+    dtype: str = ""
+    device: str = ""
+    path: str = ""
+
+
+class Header(msgspec.Struct, frozen=True, kw_only=True, tag_field="k", tag="header"):
+    """The first line. ``t0`` is the time of day in seconds since 1970 when the engine's clock said
+    ``clock``. ``chat`` is what the model's chat template puts before and after a question, and
+    ``drops_first_space`` how the texts in the vocabulary are joined."""
+
+    kind: str = KIND
+    v: int = VERSION
+    epoch: str
+    config: EngineConfig
+    model: Model
+    t0: float
+    clock: float
+    program: str = ""
+    chat: tuple[str, str] = ("", "")
+    drops_first_space: bool = False
+
+
+class Vocab(msgspec.Struct, frozen=True, tag_field="k", tag="vocab", omit_defaults=True):
+    """Tokens as they are shown; ``raw`` has the bytes of those that add others to a text."""
+
+    ids: list[int]
+    texts: list[str]
+    raw: dict[int, bytes] = {}
+
+
+class Ended(msgspec.Struct, frozen=True, tag_field="k", tag="ended"):
+    """Requests that never change again, so that no snapshot need repeat them."""
+
+    requests: list[RequestState]
+
+
+class Snap(msgspec.Struct, frozen=True, tag_field="k", tag="snap"):
+    """A snapshot without the requests in ``Snapshot.finished``: those are in lines before it."""
+
+    state: Snapshot
+
+
+class End(msgspec.Struct, frozen=True, tag_field="k", tag="end"):
+    records: int
+
+
+class Piece(NamedTuple):
+    """A token: as it is shown, and the bytes it adds to a text (none for a special one)."""
+
+    text: str
+    raw: bytes
+
+
+class Speller(Protocol):
+    """What a recording asks of a tokenizer."""
+
+    def piece(self, token: int) -> Piece: ...
+
+
+_encode = msgspec.json.Encoder().encode
+
+
+class LineMaker:
+    """Lines for records and snapshots, and when a snapshot is due.
+
+    One is due when the records since the last take as many bytes as it did: so the snapshots at
+    most double a file, and whoever seeks reads at most as much again as the snapshot he starts at.
+    """
+
+    def __init__(self) -> None:
+        self._since = 0
+        self._last = SPARSEST
+        self._told: set[int] = set()  # requests in `Ended` lines
+
+    @property
+    def due(self) -> bool:
+        return self._since >= self._last
+
+    def record(self, record: ev.StepRecord) -> bytes:
+        line = b'{"k":"step","n":%d,%b\n' % (len(record.events), _encode(record)[1:])
+        self._since += len(line)
+        return line
+
+    def begin_snapshot(self) -> None:
+        """One is under way: count anew from here."""
+        self._since = 0
+
+    def snapshot(self, snapshot: Snapshot) -> list[bytes]:
+        """The lines of a snapshot; those of one recording have to be asked for in order."""
+        told, finished = self._told, set(snapshot.finished)
+        live = {id: r for id, r in snapshot.requests.items() if id not in finished}
+        ended = [snapshot.requests[id] for id in snapshot.finished if id not in told]
+        self._told = finished
+        lines = [_encode(Ended(ended)) + b"\n"] if ended else []
+        lines.append(_encode(Snap(msgspec.structs.replace(snapshot, requests=live))) + b"\n")
+        self._last = max(SPARSEST, sum(map(len, lines)))
+        return lines
+
+
+def check_path(path: Path, overwrite: bool) -> None:
+    """Refuse at once what `TraceWriter` would refuse when the model is loaded."""
+    if path.is_dir():
+        raise UserError(f"--record {path} is a directory; give the name of a file")
+    if path.exists() and not overwrite:
+        raise UserError(f"--record {path} exists already; give another name, or --overwrite")
+    if not path.absolute().parent.is_dir():
+        raise UserError(f"--record {path}: there is no directory {path.parent}; make it first")
+
+
+class TraceWriter:
+    """Writes a recording; `write` is called in the engine's thread, the disk waits in another.
+
+    The file is readable by its owner alone. When it cannot be written any longer the recording
+    ends, ``error`` says why in one line and ``on_end`` is told (in the writer's thread); the engine
+    does not notice. ``speller`` puts the texts of tokens into the recording.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        header: Header,
+        *,
+        overwrite: bool = False,
+        speller: Speller | None = None,
+        on_end: Callable[[str], object] = lambda message: None,
+    ) -> None:
+        check_path(path, overwrite)
+        self.path = path
+        self.error = ""
+        self.records = 0
+        self._speller = speller
+        self._on_end = on_end
+        self._lines = LineMaker()
+        self._spelled: set[int] = set()
+        self._queue: SimpleQueue[bytes | list[int] | Snapshot | None] = SimpleQueue()
+        self._queued = self._written = 0  # bytes of lines
+        self._closed = False
+        try:
+            self._file = _create(path, overwrite)
+            self._file.write(_encode(header) + b"\n")
+            self._file.flush()
+        except OSError as error:
+            raise UserError(f"cannot record to {path}: {error.strerror or error}") from error
+        self._thread = threading.Thread(target=self._work, name="recorder", daemon=True)
+        self._thread.start()
+
+    # --- the engine's thread ---------------------------------------------------------------------
+
+    def write(self, record: ev.StepRecord, state: EngineState) -> None:
+        """Record ``record``. ``state`` is the picture that includes it and nothing later."""
+        if self.error or self._closed:
+            return
+        if self._speller:
+            self._spell(record.events)
+        line = self._lines.record(record)
+        self._queued += len(line)
+        self.records += 1
+        self._queue.put(line)
+        if self._lines.due:
+            self.write_snapshot(state)
+        if self._queued - self._written > QUEUE_BYTES:
+            self._fail(f"the disk is {QUEUE_BYTES >> 20} MB behind")
+
+    def write_snapshot(self, state: EngineState) -> None:
+        """For a recording that does not begin with an empty engine; others come by themselves."""
+        self._lines.begin_snapshot()
+        self._queue.put(state.snapshot())
+
+    def close(self) -> None:
+        """Write what is left and the last line. May be called again."""
+        if not self._closed:
+            self._closed = True
+            self._queue.put(None)
+        self._thread.join()
+
+    def _spell(self, events: Iterable[ev.AnyEvent]) -> None:
+        """Have the tokens told that come up for the first time."""
+        for event in events:
+            if isinstance(event, ev.Submitted):
+                new = set(event.prompt)
+            elif isinstance(event, ev.Sampled):
+                new = set(event.tokens)
+            else:
+                continue
+            new -= self._spelled
+            if new:
+                self._spelled |= new
+                self._queue.put(sorted(new))
+
+    # --- the writer's thread ---------------------------------------------------------------------
+
+    def _work(self) -> None:
+        flushed, dirty = time.monotonic(), False
+        ended = False
+        while not ended:
+            wait = max(0.0, flushed + FLUSH_SECONDS - time.monotonic()) if dirty else None
+            try:
+                item = self._queue.get(timeout=wait)
+            except Empty:
+                item = b""
+            ended = item is None
+            if self.error:
+                continue  # only waiting to be closed
+            try:
+                for line in self._lines_of(item):
+                    self._file.write(line)
+                dirty = True
+                if ended or time.monotonic() - flushed >= FLUSH_SECONDS:
+                    self._file.flush()
+                    flushed, dirty = time.monotonic(), False
+            except Exception as error:  # whatever it is, the engine goes on without a recording
+                self._fail(getattr(error, "strerror", None) or f"{type(error).__name__}: {error}")
+                dirty = False
+        with contextlib.suppress(OSError):  # what could not be written before cannot be now
+            self._file.close()
+
+    def _lines_of(self, item: bytes | list[int] | Snapshot | None) -> list[bytes]:
+        if item is None:
+            return [_encode(End(self.records)) + b"\n"]
+        if isinstance(item, Snapshot):
+            return self._lines.snapshot(item)
+        if isinstance(item, list):
+            return [_encode(self._vocabulary(item)) + b"\n"]
+        self._written += len(item)
+        return [item]
+
+    def _vocabulary(self, ids: list[int]) -> Vocab:
+        assert self._speller
+        pieces = [self._speller.piece(id) for id in ids]
+        raw = {
+            id: piece.raw
+            for id, piece in zip(ids, pieces, strict=True)
+            if piece.raw != piece.text.encode(errors="replace")
+        }
+        return Vocab(ids, [piece.text for piece in pieces], raw)
+
+    def _fail(self, reason: str) -> None:
+        if not self.error:
+            self.error = f"the recording {self.path} ends after {self.records} records: {reason}"
+            self._on_end(self.error)
+
+
+class _File(Protocol):
+    def write(self, data: bytes, /) -> object: ...
+
+    def flush(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class _Gzip:
+    """A gzip file of which all that was flushed can be read, whatever becomes of the rest."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._compress = zlib.compressobj(wbits=31)
+
+    def write(self, data: bytes) -> None:
+        self._file.write(self._compress.compress(data))
+
+    def flush(self) -> None:
+        self._file.write(self._compress.flush(zlib.Z_SYNC_FLUSH))
+        self._file.flush()
+
+    def close(self) -> None:
+        try:
+            self._file.write(self._compress.flush())
+        finally:
+            self._file.close()
+
+
+def _create(path: Path, overwrite: bool) -> _File:
+    if overwrite:
+        path.unlink(missing_ok=True)  # not emptied: somebody may be reading it
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    file = os.fdopen(descriptor, "wb", buffering=1 << 18)
+    return _Gzip(file) if path.name.endswith(".gz") else file
