@@ -12,7 +12,7 @@ import msgspec
 
 from ..config import EngineConfig
 from ..engine import Engine
-from ..plan import Plan, StepOutput
+from ..plan import Plan, Runner, StepOutput
 from ..sampling import SamplingParams
 
 VOCABULARY = 256  # tokens are bytes; those it gives are letters
@@ -21,7 +21,7 @@ BLOCK_SIZE = 16
 MOST_STREAMS, CONTEXT = 4096, 4096
 
 
-class PacedRunner:
+class PacedRunner(Runner):
     """A step takes ``seconds`` at the least, and gives everybody the letter that is next: step 1
     gives ``B``. ``ends`` has when each of the latest steps was done."""
 
