@@ -52,8 +52,10 @@ async def chat_completions(request: Request) -> Response:
     return await respond(request, serving, job, ChatShape(serving, asked, job.include_usage))
 
 
-async def apply_template(serving: Serving, asked: ChatRequest) -> list[int]:
-    """The conversation's token ids, or 400 where there is no making sense of it."""
+async def apply_template(
+    serving: Serving, asked: ChatRequest, param: str = "messages"
+) -> list[int]:
+    """The conversation's token ids, or 400 for ``param`` where there is no making sense of it."""
     messages = template_messages(asked.messages)
     if asked.continue_final_message and asked.add_generation_prompt:
         raise bad_request(
@@ -73,7 +75,7 @@ async def apply_template(serving: Serving, asked: ChatRequest) -> list[int]:
             )
         )
     except UserError as error:
-        raise refused(error, "messages") from None
+        raise refused(error, param) from None
 
 
 def template_messages(messages: Sequence[ChatMessage]) -> list[Message]:

@@ -1,7 +1,7 @@
 """Answers that end when their client goes: event streams, and work done for a plain answer."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -90,9 +90,9 @@ class EventStream(Response):
     def event(self, said: msgspec.Struct) -> bytes:
         return b"data: " + self._encode(said) + b"\n\n"
 
-    def failure(self, error: ApiError) -> msgspec.Struct:
-        """The object that says what went wrong."""
-        return error.body
+    def failure(self, error: ApiError) -> Sequence[msgspec.Struct]:
+        """The objects that say what went wrong."""
+        return [error.body]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -115,5 +115,5 @@ class EventStream(Response):
                 await write(b"".join(map(self.event, batch)))
         except ApiError as error:
             note(scope, status=error.status)
-            await write(self.event(self.failure(error)))
+            await write(b"".join(map(self.event, self.failure(error))))
         await write(self.ending, more=False)

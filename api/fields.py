@@ -4,8 +4,9 @@
 """
 
 import re
+from collections.abc import Mapping
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 from msgspec import inspect
@@ -17,6 +18,14 @@ from .errors import ApiError, bad_request
 from .protocol import GenerateRequest, SamplingRequest
 
 R = TypeVar("R", bound=msgspec.Struct)
+
+
+class NotHere(NamedTuple):
+    """A field that nothing here does: the values that ask for nothing, and what else to do."""
+
+    neutral: tuple[Any, ...] = ()
+    instead: str = "leave it out"
+
 
 # Fields that clients of OpenAI, vLLM and SGLang know and nothing here does, each with the values
 # that ask for nothing: those are taken.
@@ -76,15 +85,22 @@ def decode(body: bytes, kind: type[R]) -> tuple[R, list[str]]:
         raise bad_request(f"the body is {_json_type(values)}; send a JSON object")
     values = {name: value for name, value in values.items() if value is not None}
     unknown = [name for name in values if name not in kind.__struct_fields__]
-    _refuse(values, unknown)
+    own: Mapping[str, NotHere] = getattr(kind, "NOT_HERE", {})
+    _refuse(values, unknown, own)
     for name in _integers(kind):
         value = values.get(name)
         if isinstance(value, float) and value.is_integer():
             values[name] = int(value)
+    asked = convert(values, kind)
+    return asked, [name for name in unknown if name not in NOT_HERE and name not in own]
+
+
+def convert(values: dict[str, Any], kind: type[R], within: str = "") -> R:
+    """``values`` as a ``kind``, or 400; ``within`` is where they stand, if not in the body."""
     try:
-        return msgspec.convert(values, kind), [name for name in unknown if name not in NOT_HERE]
+        return msgspec.convert(values, kind)
     except msgspec.ValidationError as error:
-        raise _wrong(str(error), values, kind) from None
+        raise _wrong(str(error), values, kind, within) from None
 
 
 @cache
@@ -122,12 +138,15 @@ def _members(kind: inspect.Type) -> list[inspect.Type]:
 _STEP = re.compile(r"(\w+)|\[(\d+|\.\.\.)\]")
 
 
-def _refuse(values: dict[str, Any], names: list[str]) -> None:
+def _refuse(values: dict[str, Any], names: list[str], own: Mapping[str, NotHere]) -> None:
+    """``own`` are the refusals of one endpoint, beside those of all."""
     for name in names:
-        neutral = NOT_HERE.get(name)
-        if neutral is not None and not any(_same(values[name], one) for one in neutral):
-            hint = f"; leave it out or send {shown(neutral[0])}" if neutral else "; leave it out"
-            raise bad_request(f"{name} is not supported by this server{hint}", name)
+        known = own.get(name) or (NotHere(NOT_HERE[name]) if name in NOT_HERE else None)
+        if known and not any(_same(values[name], one) for one in known.neutral):
+            hint = f" or send {shown(known.neutral[0])}" if known.neutral else ""
+            raise bad_request(
+                f"{name} is not supported by this server; {known.instead}{hint}", name
+            )
     for index, message in enumerate(_messages(values)):
         for name in _ONLY_MESSAGES:
             if message.get(name) is not None:
@@ -151,31 +170,28 @@ def _same(value: Any, neutral: Any) -> bool:
     return value == neutral and isinstance(value, bool) == isinstance(neutral, bool)
 
 
-def _wrong(message: str, values: Any, kind: type[msgspec.Struct]) -> ApiError:
+def _wrong(message: str, values: Any, kind: type[msgspec.Struct], within: str) -> ApiError:
     """msgspec's complaint in our words, with the value and what it may be:
     ``Expected `int` <= 128 - at `$.n``` → ``n is 200; it must be from 1 to 128``."""
     problem, _, path = message.partition(" - at ")
-    where = path.strip("`").removeprefix("$").removeprefix(".")
+    inside = path.strip("`").removeprefix("$").removeprefix(".")
+    where = f"{within}.{inside}".strip(".")
     if missing := re.search(r"missing required field `(\w+)`", problem):
         name = f"{where}.{missing[1]}" if where else missing[1]
         return bad_request(f"{name} is missing; send it", name)
     name = where.replace("[...]", "") or None
-    types = _types_at(kind, where)
+    types, value = _types_at(kind, inside), _at(values, inside)
+    what = where if value is None else f"{where} is {shown(value)}; it"
     if bound := re.fullmatch(r"Expected `\w+` (of length )?[<>]=? \S+", problem):
         if bound[1]:
-            return bad_request(f"{where} {_length(types, _at(values, where))}", name)
-        return bad_request(f"{where}{_is(values, where)} must be {_range(types)}", name)
+            return bad_request(f"{where} {_length(types, value)}", name)
+        return bad_request(f"{what} must be {_range(types)}", name)
     if problem.startswith("Invalid enum value"):
         words = [str(word) for one in types for word in getattr(one, "values", ())]
         allowed = ", ".join(words[:-1]) + f" or {words[-1]}"
-        return bad_request(f"{where}{_is(values, where)} must be {allowed}", name)
+        return bad_request(f"{what} must be {allowed}", name)
     problem = problem.replace("`", "").replace(" | ", " or ")
     return bad_request(f"{where or 'the body'}: {problem[:1].lower()}{problem[1:]}", name)
-
-
-def _is(values: Any, where: str) -> str:
-    value = _at(values, where)
-    return "" if value is None else f" is {shown(value)}; it"
 
 
 def _range(types: list[inspect.Type]) -> str:

@@ -17,7 +17,7 @@ from .access import note
 from .connection import Batches, EventStream, while_connected
 from .engine_thread import Generation, Prompt
 from .fields import stops_of, wants_usage
-from .protocol import GenerateRequest, PromptTokensDetails, Usage
+from .protocol import GenerateRequest, PromptTokensDetails, SamplingRequest, Usage
 from .serving import Serving
 from .text import Choice, Echo, Entry, Piece, StopStrings
 from .tool_parser import CallParser, ToolCall, joined
@@ -32,8 +32,8 @@ class Job:
     """
 
     prompts: list[Prompt]
-    n: int
     stops: list[str]
+    n: int = 1
     include_stop: bool = False
     limit: int | None = None  # 0: no tokens are wanted
     priority: int = 0
@@ -48,18 +48,22 @@ class Job:
 
 def job_for(asked: GenerateRequest, prompts: list[Prompt], limit: int | None) -> Job:
     """What ``asked`` wants with ``prompts``. ApiError 400 where it makes no sense."""
-    include_usage, continuous_usage = wants_usage(asked)
+    job = single_job(asked, prompts)
+    job.n = asked.n or 1
+    job.limit = limit
+    job.include_usage, job.continuous_usage = wants_usage(asked)
+    return job
+
+
+def single_job(asked: SamplingRequest, prompts: list[Prompt]) -> Job:
+    """The same for an endpoint that has one answer to a prompt."""
     return Job(
         prompts=prompts,
-        n=asked.n or 1,
         stops=stops_of(asked),
         include_stop=bool(asked.include_stop_str_in_output),
-        limit=limit,
         priority=asked.priority or 0,
         salt=asked.cache_salt or "",
         stream=bool(asked.stream),
-        include_usage=include_usage,
-        continuous_usage=continuous_usage,
     )
 
 
