@@ -38,6 +38,8 @@ from .protocol import (
     Tokens,
     Version,
 )
+from .responses import responses, stored_response
+from .responses_protocol import ResponseEvent, ResponseObject, ResponsesRequest
 from .serving import Serving
 from .tokens import detokenize, tokenize, tokenizer_info
 
@@ -55,6 +57,15 @@ ROUTES = (
         ChatCompletion,
         ChatRequest,
         ChatChunk,
+        GENERATES,
+    ),
+    Route(
+        "POST",
+        "/v1/responses",
+        responses,
+        ResponseObject,
+        ResponsesRequest,
+        ResponseEvent,
         GENERATES,
     ),
     Route("GET", "/v1/models", models, ModelList),
@@ -97,6 +108,8 @@ def create_app(serving: Serving) -> ASGIApp:
     app.openapi = lambda: described
     for route in ROUTES:
         app.add_api_route(route.path, route.handler, methods=[route.method])
+    # Only ever a 404, so no route to tell anybody of.
+    app.add_api_route("/v1/responses/{name}", stored_response, methods=["GET", "DELETE"])
     app.add_exception_handler(ApiError, _api_error)
     app.add_exception_handler(UserError, _user_error)
     app.add_exception_handler(HTTPException, _http_error)

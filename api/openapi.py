@@ -8,7 +8,8 @@ import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from inspect import getdoc
-from typing import Any
+from types import UnionType
+from typing import Any, get_args
 
 import msgspec
 from starlette.requests import Request
@@ -36,7 +37,8 @@ GENERATES = (*READS, 429, 500, 503)
 @dataclass(frozen=True, slots=True)
 class Route:
     """One path with one method. ``answer`` is what a 200 holds: a type of JSON object, or a media
-    type; ``chunk`` is the type of the events if it may come as a stream.
+    type; ``chunk`` is the type of the events if it may come as a stream, or a union of types where
+    each event has the name of its own.
     """
 
     method: str
@@ -44,12 +46,19 @@ class Route:
     handler: Callable[[Request], Awaitable[Response]]
     answer: Struct | str
     body: Struct | None = None
-    chunk: Struct | None = None
+    chunk: Struct | UnionType | None = None
     errors: tuple[int, ...] = ()
 
     @property
     def types(self) -> list[Struct]:
-        return [kind for kind in (self.answer, self.body, self.chunk) if isinstance(kind, type)]
+        kinds = (self.answer, self.body, *self.chunks)
+        return [kind for kind in kinds if isinstance(kind, type)]
+
+    @property
+    def chunks(self) -> tuple[Struct, ...]:
+        if isinstance(self.chunk, UnionType):
+            return get_args(self.chunk)
+        return (self.chunk,) if self.chunk else ()
 
 
 def document(routes: Sequence[Route], *, title: str, version: str, guarded: bool) -> dict[str, Any]:
@@ -106,8 +115,14 @@ def _content(route: Route, schema_of: dict[Struct, Any]) -> dict[str, Any]:
     if isinstance(route.answer, str):
         return {route.answer: {"schema": {"type": "string"}}} if route.answer else {}
     content: dict[str, Any] = {JSON: {"schema": schema_of[route.answer]}}
-    if route.chunk:
-        says = f"Each event is `data: ` and a {route.chunk.__name__}; the last is `data: [DONE]`."
+    if len(route.chunks) == 1:
+        says = (
+            f"Each event is `data: ` and a {route.chunks[0].__name__}; the last is `data: [DONE]`."
+        )
+        content[EVENTS] = {"schema": {"type": "string", "description": says}}
+    elif route.chunks:
+        names = ", ".join(f"`{kind.__struct_config__.tag}`" for kind in route.chunks)
+        says = f"Each event has its type as its name, and as data an object. They are {names}."
         content[EVENTS] = {"schema": {"type": "string", "description": says}}
     return content
 

@@ -12,6 +12,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from ..engine.models.fields import shown
 from ..engine.sampling import SamplingParams
 from .chat import apply_template
 from .connection import Batches, EventStream
@@ -81,6 +82,11 @@ def _check(asked: ResponsesRequest) -> None:
                 "or send false",
                 "stream_options.include_obfuscation",
             )
+    if asked.text and asked.text.format and asked.text.format.type != "text":
+        raise bad_request(
+            f"text.format is of type {shown(asked.text.format.type)}; this server has 'text' alone",
+            "text.format",
+        )
     if asked.max_output_tokens is not None and not 1 <= asked.max_output_tokens < 2**31:
         raise bad_request(
             f"max_output_tokens is {asked.max_output_tokens}; it must be 1 or more",

@@ -145,7 +145,7 @@ class ResponseError(msgspec.Struct):
     message: str
 
 
-class Reasoning(msgspec.Struct):
+class Reasoning(msgspec.Struct, frozen=True):
     effort: None = None
     summary: None = None
 
@@ -253,3 +253,18 @@ class TextDone(_InItem, kw_only=True, tag="response.output_text.done"):
     content_index: int = 0
     text: str
     logprobs: list[TokenLogprob]
+
+
+ResponseEvent = (
+    Created
+    | InProgress
+    | ItemAdded
+    | PartAdded
+    | TextDelta
+    | TextDone
+    | PartDone
+    | ItemDone
+    | Completed
+    | Incomplete
+    | Failed
+)

@@ -1,0 +1,461 @@
+"""``/v1/responses`` as OpenAI's own package asks for it, and each event checked by its types."""
+
+import asyncio
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import openai
+import pytest
+from openai.types.responses import Response, ResponseStreamEvent
+from pydantic import BaseModel, TypeAdapter
+
+from .conftest import Live, live, tiny_llm
+from .test_bad_requests import assert_refused
+from .test_streams import SEEDS
+from .waiting import until
+
+PATH = "/v1/responses"
+QUESTION = "What is the capital of France?"
+EVENT: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
+# What we send beyond the fields that the package knows.
+MORE = {"store", "bytes"}
+
+TEXT_EVENTS = [
+    "response.created",
+    "response.in_progress",
+    "response.output_item.added",
+    "response.content_part.added",
+    "response.output_text.delta",
+    "response.output_text.done",
+    "response.content_part.done",
+    "response.output_item.done",
+    "response.completed",
+]
+
+
+def ask(server: Live, **changes: Any) -> Any:
+    settings = {"model": "smollm2-135m", "input": QUESTION, "temperature": 0, **changes}
+    return server.client().responses.create(**{"max_output_tokens": 24, **settings})
+
+
+def check_known(value: Any) -> None:
+    """Nothing in it, however deep, is a field that OpenAI's package does not know."""
+    if isinstance(value, list):
+        for one in value:
+            check_known(one)
+    if isinstance(value, BaseModel):
+        for name in value.model_fields_set:
+            assert name in type(value).model_fields or name in MORE, (type(value), name)
+            check_known(getattr(value, name))
+
+
+def events_of(raw: str) -> list[dict[str, Any]]:
+    """The events of a stream, each checked against its type and its name."""
+    *events, rest = raw.split("\n\n")
+    assert rest == ""
+    found: list[dict[str, Any]] = []
+    for event in events:
+        name, data = event.split("\n")
+        value = json.loads(data.removeprefix("data: "))
+        assert name == f"event: {value['type']}"
+        parsed = EVENT.validate_python(value)
+        assert parsed.type == value["type"]
+        check_known(parsed)
+        found.append(value)
+    assert [event["sequence_number"] for event in found] == list(range(len(found)))
+    return found
+
+
+async def streamed(http: httpx2.AsyncClient, body: dict[str, Any]) -> list[dict[str, Any]]:
+    async with http.stream("POST", PATH, json={**body, "stream": True}) as answer:
+        assert answer.status_code == 200, await answer.aread()
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        return events_of((await answer.aread()).decode())
+
+
+def without_ids(response: dict[str, Any]) -> dict[str, Any]:
+    """Without what differs from run to run: ids, times, cache hits and the last bits of floats."""
+    items = []
+    for item in response["output"]:
+        parts = [
+            {**part, "logprobs": [one["token"] for one in part["logprobs"]]}
+            for part in item["content"]
+        ]
+        items.append({**item, "id": "", "content": parts})
+    usage = {**response["usage"], "input_tokens_details": None}
+    times = {"id": "", "created_at": 0, "completed_at": 0}
+    return {**response, **times, "output": items, "usage": usage}
+
+
+# --- answers -------------------------------------------------------------------------------------
+
+
+def test_a_text_is_answered_with_a_message_and_counted(smollm: Live):
+    answer = ask(smollm)
+    assert "Paris" in answer.output_text
+    (item,) = answer.output
+    assert (item.type, item.role, item.status) == ("message", "assistant", "completed")
+    assert answer.status == "completed" and answer.completed_at >= answer.created_at
+    assert answer.error is None and answer.incomplete_details is None
+    usage = answer.usage
+    assert usage.total_tokens == usage.input_tokens + usage.output_tokens
+    assert 0 < usage.output_tokens < 24 and usage.output_tokens_details.reasoning_tokens == 0
+
+
+def test_every_field_that_the_package_requires_is_there(smollm: Live):
+    body = {"input": QUESTION, "max_output_tokens": 8, "top_logprobs": 2}
+    include = ["message.output_text.logprobs"]
+    for more in ({}, {"include": include, "metadata": {"a": "b"}, "instructions": "Be kind."}):
+        body = {"input": QUESTION, "max_output_tokens": 8, **more}
+        response = Response.model_validate(smollm.post(PATH, **body).json())
+        check_known(response)
+
+
+def test_a_prompt_is_the_same_as_that_of_a_chat(smollm: Live):
+    """Instructions are its system message; parts and items are its messages."""
+    chat = [
+        {"role": "system", "content": "Answer in one word."},
+        {"role": "user", "content": "What is the capital of Italy?"},
+        {"role": "assistant", "content": "Rome"},
+        {"role": "user", "content": "And of France?\nThe city."},
+    ]
+    items = [
+        {"role": "user", "content": "What is the capital of Italy?"},
+        {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "gAAA"},
+        {
+            "type": "message",
+            "id": "msg_1",
+            "role": "assistant",
+            "status": "completed",
+            "content": [{"type": "output_text", "text": "Rome", "annotations": []}],
+        },
+        {
+            "type": "message",
+            "role": "user",
+            "content": [
+                {"type": "input_text", "text": "And of France?"},
+                {"type": "input_text", "text": "The city."},
+            ],
+        },
+    ]
+    said = smollm.client().chat.completions.create(
+        model="smollm2-135m", messages=chat, temperature=0, max_tokens=12
+    )
+    answers = [
+        ask(smollm, instructions="Answer in one word.", input=items, max_output_tokens=12),
+        ask(smollm, input=[{**chat[0], "role": "developer"}, *items], max_output_tokens=12),
+    ]
+    for answer in answers:
+        assert answer.output_text == said.choices[0].message.content
+        assert answer.usage.input_tokens == said.usage.prompt_tokens
+
+
+def test_instructions_and_leading_system_messages_are_one_message(tiny: Live):
+    system = {"role": "system", "content": [{"type": "input_text", "text": "b"}]}
+    user = {"role": "user", "content": "hi"}
+    body = {"instructions": "a", "input": [system, user], "max_output_tokens": 1}
+    tokens = tiny.post(PATH, **body).json()["usage"]["input_tokens"]
+    one = [{"role": "system", "content": "a\nb"}, user]
+    assert tokens == tiny.post("/tokenize", messages=one).json()["count"]
+
+
+def test_an_answer_that_is_cut_is_incomplete(smollm: Live):
+    answer = ask(smollm, max_output_tokens=3)
+    assert answer.status == "incomplete" and answer.completed_at is None
+    assert answer.incomplete_details.reason == "max_output_tokens"
+    assert answer.output[0].status == "incomplete" and answer.usage.output_tokens == 3
+    *_, last = ask(smollm, max_output_tokens=3, stream=True)
+    assert last.type == "response.incomplete"
+    assert last.response.output_text == answer.output_text
+
+
+def test_settings_come_back_as_they_were_applied(smollm: Live):
+    settings = {
+        "instructions": "Be short.",
+        "max_output_tokens": 5,
+        "metadata": {"run": "7"},
+        "parallel_tool_calls": False,
+        "top_p": 0.5,
+    }
+    answer = ask(smollm, store=True, **settings)
+    assert {name: getattr(answer, name) for name in settings} == settings
+    assert answer.temperature == 0 and answer.truncation == "disabled"
+    assert answer.text.format.type == "text" and answer.tools == [] and answer.store is False
+
+
+def test_a_prompt_that_comes_again_is_found_in_the_cache(smollm: Live):
+    first, again = (ask(smollm, input="Count the moons of Jupiter, slowly.") for _ in range(2))
+    details, prompt = again.usage.input_tokens_details, again.usage.input_tokens
+    assert details.cached_tokens == (prompt - 1) // 16 * 16
+    assert details.cache_write_tokens == prompt // 16 * 16 - details.cached_tokens
+    assert first.usage.input_tokens_details.cache_write_tokens > details.cache_write_tokens
+    assert first.output_text == again.output_text
+
+
+def test_log_probabilities_are_included_when_asked_for(smollm: Live):
+    include = ["message.output_text.logprobs"]
+    chat = smollm.client().chat.completions.create(
+        model="smollm2-135m",
+        messages=[{"role": "user", "content": QUESTION}],
+        temperature=0,
+        logprobs=True,
+        top_logprobs=2,
+    )
+    wanted = [one.model_dump() for one in chat.choices[0].logprobs.content]
+    answer = ask(smollm, include=include, top_logprobs=2)
+    (part,) = answer.output[0].content
+    tokens = [(one.token, one.bytes, len(one.top_logprobs)) for one in part.logprobs]
+    assert tokens == [(one["token"], one["bytes"], 2) for one in wanted]
+    for one, other in zip(part.logprobs, wanted, strict=True):
+        assert one.logprob == pytest.approx(other["logprob"], abs=1e-4)
+    streamed = list(ask(smollm, include=include, top_logprobs=2, stream=True))
+    deltas = [one for e in streamed if e.type.endswith("text.delta") for one in e.logprobs]
+    assert [one.token for one in deltas] == [one.token for one in part.logprobs]
+    assert all(event.logprobs == [] for event in ask(smollm, stream=True) if "text.d" in event.type)
+
+
+def test_extensions_are_those_of_chat(tiny: Live):
+    body = {"input": "hi", "max_output_tokens": 12, "ignore_eos": True, "temperature": 1}
+    seeded = [tiny.post(PATH, seed=seed, **body).json()["output"] for seed in (5, 5, 6)]
+    texts = [items[0]["content"][0]["text"] for items in seeded]
+    assert texts[0] == texts[1] != texts[2]
+    assert (
+        tiny.post(PATH, top_k=1, seed=1, **body).json()["output"][0]["content"]
+        == (tiny.post(PATH, **{**body, "temperature": 0}).json()["output"][0]["content"])
+    )
+    biased = tiny.post(PATH, logit_bias={"40": 100}, **body).json()["output"][0]["content"]
+    assert len(set(biased[0]["text"])) == 1
+
+
+# --- streams -------------------------------------------------------------------------------------
+
+
+def test_the_stream_helper_ends_with_the_plain_answer(smollm: Live):
+    plain = ask(smollm)
+    settings = {"model": "smollm2-135m", "input": QUESTION, "temperature": 0}
+    with smollm.client().responses.stream(max_output_tokens=24, **settings) as stream:
+        events = list(stream)
+        final = stream.get_final_response().to_dict()
+    final["output"][0]["content"][0].pop("parsed")  # the helper's own
+    assert without_ids(final) == without_ids(plain.to_dict())
+    kinds = [event.type for event in events]
+    assert list(dict.fromkeys(kinds)) == TEXT_EVENTS
+    assert kinds.count("response.output_text.delta") > 3
+    deltas = [event for event in events if event.type == "response.output_text.delta"]
+    assert deltas[-1].snapshot == plain.output_text
+
+
+async def test_streams_say_what_the_plain_answers_say(http: httpx2.AsyncClient):
+    """Over half characters, stop strings and log-probabilities."""
+
+    async def one(index: int) -> None:
+        rng = random.Random(index)
+        body: dict[str, Any] = {
+            "input": SEEDS[index % len(SEEDS)] + str(index // 8),
+            "temperature": 0,
+            "max_output_tokens": rng.randint(1, 40),
+            "stop": [chr(rng.randrange(33, 127)) for _ in range(2)],
+        }
+        if index % 3 == 0:
+            body |= {"include": ["message.output_text.logprobs"], "top_logprobs": 1}
+        events = await streamed(http, body)
+        plain = (await http.post(PATH, json=body)).json()
+        last = events[-1]
+        assert last["type"] == f"response.{plain['status']}"
+        assert without_ids(last["response"]) == without_ids(plain)
+        (item,) = last["response"]["output"]
+        (part,) = item["content"]
+        deltas = [e for e in events if e["type"] == "response.output_text.delta"]
+        assert "".join(e["delta"] for e in deltas) == part["text"]
+        assert [one for e in deltas for one in e["logprobs"]] == part["logprobs"]
+        of_kind = {event["type"]: event for event in events}
+        assert of_kind["response.output_text.done"]["text"] == part["text"]
+        assert of_kind["response.content_part.done"]["part"] == part
+        assert of_kind["response.output_item.done"]["item"] == item
+        assert {e["item_id"] for e in events if "item_id" in e} == {item["id"]}
+        assert len({e["response"]["id"] for e in events if "response" in e}) == 1
+
+    await asyncio.gather(*(one(index) for index in range(32)))
+
+
+def test_an_answer_without_a_word_is_an_empty_message(tiny: Live):
+    eos = tiny.serving.tokenizer.eos_ids[0]
+    body = {"input": "hi", "logit_bias": {str(eos): 100}, "temperature": 0}
+    plain = tiny.post(PATH, **body).json()
+    assert plain["output"][0]["content"][0]["text"] == "" and plain["status"] == "completed"
+    events = events_of(tiny.post(PATH, stream=True, **body).text)
+    kinds = [event["type"] for event in events]
+    assert kinds == [kind for kind in TEXT_EVENTS if not kind.endswith(".delta")]
+
+
+async def test_clients_that_leave_leave_nothing_behind(tiny: Live):
+    rng = random.Random(3)
+    async with httpx2.AsyncClient(base_url=tiny.url, timeout=60) as http:
+
+        async def leave(index: int) -> None:
+            asked = {"input": SEEDS[index % 8], "max_output_tokens": 300, "ignore_eos": True}
+            try:
+                async with asyncio.timeout(rng.random() * 0.4):
+                    body = {**asked, "stream": index % 2 == 0}
+                    async with http.stream("POST", PATH, json=body) as answer:
+                        async for _ in answer.aiter_raw():
+                            if rng.random() < 0.02:
+                                break
+            except TimeoutError:
+                pass
+
+        await asyncio.gather(*(leave(index) for index in range(40)))
+    await until(lambda: not tiny.serving.thread.live)
+    tiny.assert_nothing_left()
+
+
+async def test_a_failure_after_the_first_token_is_a_failed_response(tiny_model: Path):
+    llm = tiny_llm(tiny_model)
+    execute, steps = llm.runner.execute, iter(range(5))
+
+    def fail_later(plan: Any) -> Any:
+        if next(steps, None) is None:
+            raise RuntimeError("the device is gone")
+        return execute(plan)
+
+    with live(llm) as server, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(llm.runner, "execute", fail_later)
+        async with httpx2.AsyncClient(base_url=server.url) as http:
+            body = {"input": "hi", "max_output_tokens": 20, "ignore_eos": True}
+            *events, done, last = await streamed(http, body)
+            assert last["type"] == "response.failed" and last["response"]["status"] == "failed"
+            error = last["response"]["error"]
+            assert error["code"] == "server_error"
+            assert error["message"].startswith("the engine failed while it ran")
+            assert done["item"]["status"] == "incomplete"
+            said = "".join(e["delta"] for e in events if e["type"].endswith("text.delta"))
+            assert last["response"]["output"] == [done["item"]]
+            assert done["item"]["content"][0]["text"] == said != ""
+            assert_refused(await http.post(PATH, json={**body, "stream": True}), 500)
+        server.assert_nothing_left()
+
+
+# --- what is not taken ---------------------------------------------------------------------------
+
+HI = {"role": "user", "content": "hi"}
+WRONG: list[tuple[dict[str, Any], str]] = [
+    *[({"input": value}, "input") for value in (None, 5, True, {}, [], ["hi"], [5], [[]])],
+    ({"input": [{}]}, "input[0].type"),
+    ({"input": [{"type": "reasoning", "summary": []}]}, "input"),
+    ({"input": [{"role": "wizard", "content": "hi"}]}, "input[0].role"),
+    ({"input": [{"role": "user"}]}, "input[0].content"),
+    ({"input": [{"role": "user", "content": None}]}, "input[0].content"),
+    ({"input": [HI, {"role": "user", "content": 5}]}, "input[1].content"),
+    ({"input": [{"role": "user", "content": ["hi"]}]}, "input[0].content"),
+    ({"input": [{"role": "user", "content": [{"type": "input_text"}]}]}, "input[0].content[0]"),
+    (
+        {"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}]},
+        "input[0].content[0]",
+    ),
+    ({"input": [{"type": "item_reference", "id": "msg_1"}]}, "input[0]"),
+    ({"input": [{"type": "web_search_call", "id": "ws_1"}]}, "input[0].type"),
+    ({"input": [{"type": 5}]}, "input[0].type"),
+    ({"input": "x" * 600}, "input"),
+    ({"instructions": 5}, "instructions"),
+    *[({"max_output_tokens": value}, "max_output_tokens") for value in (0, -1, "9", 1.5, 2**31)],
+    ({"max_output_tokens": 600}, "input"),
+    *[({"temperature": value}, "temperature") for value in (-1, 3, "1", [])],
+    *[({"top_p": value}, "top_p") for value in (-1, 2, "1")],
+    *[({"top_logprobs": value}, "top_logprobs") for value in (-1, 21, "x", 2)],
+    *[({"include": value}, "include") for value in ("x", ["x"], [5], {})],
+    *[({"stream": value}, "stream") for value in ("yes", 1)],
+    ({"stream_options": {}}, "stream_options"),
+    (
+        {"stream": True, "stream_options": {"include_obfuscation": True}},
+        "stream_options.include_obfuscation",
+    ),
+    ({"stream": True, "stream_options": 5}, "stream_options"),
+    *[({"text": value}, "text") for value in ("x", 5, {"format": "x"}, {"verbosity": "loud"})],
+    ({"text": {"format": {}}}, "text.format"),
+    *[({"text": {"format": {"type": kind}}}, "text.format") for kind in ("xml", "json_object")],
+    *[
+        ({"metadata": value}, "metadata")
+        for value in ("x", {"a": 1}, {str(i): "" for i in range(17)})
+    ],
+    *[({"reasoning": value}, "reasoning") for value in ("high", [])],
+    *[({"truncation": value}, "truncation") for value in ("auto", 5)],
+    ({"previous_response_id": "resp_1"}, "previous_response_id"),
+    *[({"conversation": value}, "conversation") for value in ("conv_1", {"id": "conv_1"})],
+    ({"background": True}, "background"),
+    *[({"prompt": value}, "prompt") for value in ("hi", {"id": "pmpt_1"})],
+    ({"context_management": [{"type": "compaction"}]}, "context_management"),
+    ({"n": 2}, "n"),
+    ({"max_tokens": 5}, "max_tokens"),
+    ({"messages": [HI]}, "messages"),
+    ({"logprobs": True}, "logprobs"),
+    ({"tools": "x"}, "tools"),
+    ({"tools": [{"type": "web_search"}]}, "tools"),
+    ({"tool_choice": "required"}, "tool_choice"),
+    ({"priority": 2**70}, "priority"),
+    ({"seed": 2**64}, "seed"),
+    ({"user": 5}, "user"),
+]
+
+
+def test_what_makes_no_sense_is_refused_by_name(tiny: Live):
+    good = {"input": "hi", "max_output_tokens": 2}
+    assert tiny.post(PATH, **good).status_code == 200
+    for changes, name in WRONG:
+        body = json.dumps({**good, **changes}).encode()
+        error = assert_refused(tiny.send(PATH, body))
+        assert name in error["message"] or (error["param"] or "").startswith(name), (changes, error)
+        assert (error["param"] or name).startswith(name.partition("[")[0]), (changes, error)
+
+
+def test_the_context_length_is_named_as_clients_look_for_it(tiny: Live):
+    error = assert_refused(tiny.post(PATH, input="hi", max_output_tokens=600))
+    assert (
+        error["code"] == "context_length_exceeded" and "context length is 512" in error["message"]
+    )
+
+
+def test_null_is_the_same_as_absent(tiny: Live):
+    good = {"input": "hi", "max_output_tokens": 3, "temperature": 0}
+    names = {name for changes, _ in WRONG for name in changes} - set(good)
+    plain, nulls = tiny.post(PATH, **good), tiny.post(PATH, **good, **dict.fromkeys(names))
+    assert plain.status_code == nulls.status_code == 200
+    assert without_ids(plain.json()) == without_ids(nulls.json())
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"[]", b'{"input": NaN}', b'{"input": "\xff"}', b"{" * 10**5]
+)
+def test_what_is_no_json_object_is_refused(tiny: Live, body: bytes):
+    assert_refused(tiny.send(PATH, body))
+
+
+def test_random_bodies_never_break_the_server(tiny: Live):
+    rng = random.Random(9)
+    values: list[Any] = [None, True, -1, 0, 3, 2.5, 1e30, 10**25, "", "x", "\0", [], {}, [None]]
+    values += [[1], ["a"], [HI], [{"type": "message"}], {"type": "text"}, {"format": {"type": 5}}]
+    values += [[{"type": "function_call"}], [{"role": "user", "content": [{}]}], {"a": "b"}]
+    names = ["input", "instructions", "include", "text", "tools", "tool_choice", "metadata"]
+    names += ["max_output_tokens", "top_logprobs", "stream", "stream_options", "reasoning", "store"]
+    with httpx2.Client(base_url=tiny.url, timeout=60) as client:
+        for _ in range(500):
+            body = {name: rng.choice(values) for name in rng.sample(names, rng.randint(1, 6))}
+            body.setdefault("max_output_tokens", 2)
+            answer = client.post(PATH, json=body)
+            if answer.status_code != 200:
+                assert_refused(answer)
+            elif body.get("stream"):
+                events_of(answer.text)
+    tiny.assert_nothing_left()
+
+
+def test_nothing_is_stored(smollm: Live):
+    client = smollm.client()
+    answer = ask(smollm, max_output_tokens=1, store=True)
+    for find in (client.responses.retrieve, client.responses.delete):
+        with pytest.raises(openai.NotFoundError, match="stores none"):
+            find(answer.id)
+    with pytest.raises(openai.NotFoundError):
+        ask(smollm, model="gpt-9")
