@@ -203,15 +203,20 @@ def _range(types: list[inspect.Type]) -> str:
     return " and ".join(f"{word} {end}" for word, end in ends if end is not None)
 
 
-def _length(types: list[inspect.Type], value: str | list[Any]) -> str:
+def _length(types: list[inspect.Type], value: Any) -> str:
     """``has 65 items; it must have 64 at most``."""
-    wanted = inspect.StrType if isinstance(value, str) else inspect.ListType
-    one = next(t for t in types if isinstance(t, wanted))
-    low, high, unit = one.min_length or 0, one.max_length, "characters"
-    if isinstance(one, inspect.ListType):
-        unit = "items"
+    wanted, unit = _SIZED[type(value)]
+    one: Any = next(t for t in types if isinstance(t, wanted))
+    low, high = one.min_length or 0, one.max_length
     allowed = f"at least {low}" if high is None else f"from {low} to {high}"
     return f"has {len(value)} {unit}; it must have {allowed}"
+
+
+_SIZED: dict[type, tuple[Any, str]] = {
+    str: (inspect.StrType, "characters"),
+    list: (inspect.ListType, "items"),
+    dict: (inspect.DictType, "keys"),
+}
 
 
 def _at(values: Any, where: str) -> Any:

@@ -69,19 +69,30 @@ def single_job(asked: SamplingRequest, prompts: list[Prompt]) -> Job:
 
 @dataclass(slots=True)
 class Answered:
-    """All that one choice came to: texts and tool calls in their order, most often one text."""
+    """All that one choice came to, piece by piece."""
 
-    parts: list[str | ToolCall]
-    entries: list[Entry]
-    finish_reason: str
+    pieces: list[Piece]
+
+    @property
+    def parts(self) -> list[str | ToolCall]:
+        """Texts and tool calls in their order, most often one text."""
+        return joined(part for piece in self.pieces for part in piece.parts)
 
     @property
     def text(self) -> str:
-        return "".join(part for part in self.parts if isinstance(part, str))
+        return "".join(piece.text for piece in self.pieces)
 
     @property
     def calls(self) -> list[ToolCall]:
         return [part for part in self.parts if isinstance(part, ToolCall)]
+
+    @property
+    def entries(self) -> list[Entry]:
+        return [entry for piece in self.pieces for entry in piece.entries]
+
+    @property
+    def finish_reason(self) -> str:
+        return self.pieces[-1].finish_reason or ""
 
 
 @dataclass(slots=True)
@@ -185,15 +196,7 @@ class _Answer:
         async for batch in self._batches():
             for index, piece in batch:
                 pieces[index].append(piece)
-        answers = [
-            Answered(
-                joined(part for piece in of_one for part in piece.parts),
-                [entry for piece in of_one for entry in piece.entries],
-                of_one[-1].finish_reason or "",
-            )
-            for of_one in pieces
-        ]
-        return self._shape.whole(answers, self.usage())
+        return self._shape.whole([Answered(of_one) for of_one in pieces], self.usage())
 
     async def chunks(self) -> Batches:
         job, shape = self._job, self._shape

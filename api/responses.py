@@ -18,7 +18,7 @@ from .chat import apply_template
 from .connection import Batches, EventStream
 from .engine_thread import Prompt
 from .errors import ApiError, bad_request
-from .fields import MOST_TOP_LOGPROBS, check_range, sampling_params
+from .fields import sampling_params
 from .generate import Answered, respond, single_job
 from .logprobs import chat_logprobs
 from .protocol import ChatRequest, TokenLogprob, Usage
@@ -36,10 +36,9 @@ from .responses_protocol import (
 from .serving import Serving
 from .text import Entry, Piece
 
-MOST_METADATA = 16
-
 
 async def responses(request: Request) -> Response:
+    """Answers a conversation with items, of which nothing is stored."""
     serving: Serving = request.app.state.serving
     asked = await serving.read(request, ResponsesRequest)
     _check(asked)
@@ -87,19 +86,9 @@ def _check(asked: ResponsesRequest) -> None:
             f"text.format is of type {shown(asked.text.format.type)}; this server has 'text' alone",
             "text.format",
         )
-    if asked.max_output_tokens is not None and not 1 <= asked.max_output_tokens < 2**31:
-        raise bad_request(
-            f"max_output_tokens is {asked.max_output_tokens}; it must be 1 or more",
-            "max_output_tokens",
-        )
-    if asked.metadata and len(asked.metadata) > MOST_METADATA:
-        raise bad_request(
-            f"metadata has {len(asked.metadata)} keys; give {MOST_METADATA} at most", "metadata"
-        )
 
 
 def _top_logprobs(asked: ResponsesRequest) -> int | None:
-    check_range(asked, "top_logprobs", 0, MOST_TOP_LOGPROBS)
     if "message.output_text.logprobs" in (asked.include or ()):
         return asked.top_logprobs or 0
     if asked.top_logprobs:
@@ -158,7 +147,7 @@ class ResponseShape:
         return self._answer.events()
 
     def chunk(self, index: int, piece: Piece, usage: Usage | None) -> Sequence[msgspec.Struct]:
-        self._answer.text(piece.text, self._shown(piece.entries))
+        self._answer.add(piece.parts, self._shown(piece.entries))
         if piece.finish_reason:
             self._answer.end(piece.finish_reason)
         return self._answer.events()
@@ -169,7 +158,8 @@ class ResponseShape:
 
     def whole(self, answers: Sequence[Answered], usage: Usage) -> msgspec.Struct:
         (answer,) = answers
-        self.chunk(0, Piece(answer.text, answer.entries, answer.finish_reason), None)
+        for piece in answer.pieces:
+            self.chunk(0, piece, None)
         self.last(usage)
         return self._answer.now()
 

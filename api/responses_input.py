@@ -1,16 +1,12 @@
 """A response's ``input`` as a conversation for the chat template."""
 
-from typing import Any, TypeVar
-
-import msgspec
+from typing import Any
 
 from ..engine.models.fields import shown
 from .errors import bad_request
-from .fields import wrong_type
+from .fields import convert
 from .protocol import ChatMessage, ContentPart
 from .responses_protocol import NOTHING_STORED, InputMessage, InputPart, ResponsesRequest
-
-T = TypeVar("T")
 
 
 def conversation(asked: ResponsesRequest) -> list[ChatMessage]:
@@ -27,7 +23,7 @@ def conversation(asked: ResponsesRequest) -> list[ChatMessage]:
         items = enumerate(asked.input)
         given = [message for index, item in items if (message := _message(item, f"input[{index}]"))]
     if not given:
-        raise bad_request("input is an empty list; send a text or at least one message", "input")
+        raise bad_request("input has no message; send a text or at least one", "input")
     first = [ChatMessage("system", asked.instructions)] if asked.instructions else []
     leading = next(
         (i for i, message in enumerate(given) if message.role not in ("system", "developer")),
@@ -48,7 +44,7 @@ def _texts(message: ChatMessage) -> list[str]:
 def _message(item: dict[str, Any], where: str) -> ChatMessage | None:
     kind = item.get("type") or ("message" if "role" in item else None)
     if kind == "message":
-        message = _convert(item, InputMessage, where)
+        message = convert(item, InputMessage, where)
         return ChatMessage(message.role, _content(message.content, f"{where}.content"))
     if kind == "reasoning":
         return None
@@ -79,10 +75,3 @@ def _text(part: InputPart, where: str) -> str:
     if text is None:
         raise bad_request(f"{where}.{name} is missing; send it", f"{where}.{name}")
     return text
-
-
-def _convert(item: dict[str, Any], kind: type[T], where: str) -> T:
-    try:
-        return msgspec.convert(item, kind)
-    except msgspec.ValidationError as error:
-        raise wrong_type(str(error), where) from None

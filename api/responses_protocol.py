@@ -3,12 +3,13 @@
 Items of a conversation and events are told apart by ``type``.
 """
 
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
+from msgspec import Meta
 
 from .fields import NotHere
-from .protocol import Role, SamplingRequest, TokenLogprob
+from .protocol import Role, SamplingRequest, TokenLogprob, Top
 
 NOTHING_STORED = "nothing is stored here; send the whole conversation as input"
 
@@ -50,6 +51,12 @@ class ResponseStreamOptions(msgspec.Struct):
     include_obfuscation: bool | None = None
 
 
+Items = Annotated[
+    list[dict[str, Any]],
+    Meta(min_length=1, description="Messages, tool calls and their outputs, as OpenAI has them."),
+]
+
+
 class ResponsesRequest(SamplingRequest, kw_only=True):
     """``input`` is a text or a list of items; `responses_input` says which.
 
@@ -77,15 +84,15 @@ class ResponsesRequest(SamplingRequest, kw_only=True):
         "truncation": NotHere(("disabled",)),
     }
 
-    input: str | list[dict[str, Any]]
+    input: str | Items
     instructions: str | None = None
-    max_output_tokens: int | None = None
+    max_output_tokens: Annotated[int, Meta(ge=1, le=2**31 - 1)] | None = None
     include: list[Include] | None = None
-    top_logprobs: int | None = None
+    top_logprobs: Top | None = None
     text: TextConfig | None = None
     stream_options: ResponseStreamOptions | None = None
     chat_template_kwargs: dict[str, Any] | None = None
-    metadata: dict[str, str] | None = None
+    metadata: Annotated[dict[str, str], Meta(max_length=16)] | None = None
 
     reasoning: dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
@@ -112,7 +119,17 @@ class OutputMessage(msgspec.Struct, tag_field="type", tag="message"):
     role: str = "assistant"
 
 
-OutputItem = OutputMessage
+class FunctionCall(msgspec.Struct, tag_field="type", tag="function_call"):
+    """``call_id`` is what its output will name; ``arguments`` are JSON, as the model wrote it."""
+
+    id: str
+    call_id: str
+    name: str
+    arguments: str
+    status: str
+
+
+OutputItem = OutputMessage | FunctionCall
 
 
 class InputTokensDetails(msgspec.Struct):
@@ -255,6 +272,14 @@ class TextDone(_InItem, kw_only=True, tag="response.output_text.done"):
     logprobs: list[TokenLogprob]
 
 
+class ArgumentsDelta(_InItem, kw_only=True, tag="response.function_call_arguments.delta"):
+    delta: str
+
+
+class ArgumentsDone(_InItem, kw_only=True, tag="response.function_call_arguments.done"):
+    arguments: str
+
+
 ResponseEvent = (
     Created
     | InProgress
@@ -263,6 +288,8 @@ ResponseEvent = (
     | TextDelta
     | TextDone
     | PartDone
+    | ArgumentsDelta
+    | ArgumentsDone
     | ItemDone
     | Completed
     | Incomplete
