@@ -4,6 +4,8 @@
 the blocks that changed since the last step began. Drawing is up to `views/blocks.py`.
 """
 
+from collections.abc import Sequence
+
 from ..engine import events as ev
 from ..engine.blocks import BlockState
 from ..engine.state import EngineState
@@ -39,11 +41,41 @@ class CellMap:
     def shared(self) -> int:
         return sum(self.counts[SHARED:])
 
+    @classmethod
+    def of(cls, state: EngineState) -> "CellMap":
+        """The map of a state that was not followed from its beginning; nothing in it is new."""
+        cells = cls(state.config.num_blocks)
+        codes = cells.codes
+        codes[:] = state.block_state.translate(_UNHELD)
+        for node in state.nodes.values():
+            code = code_for(node.refs)
+            for block in node.blocks:
+                codes[block] = code
+        cells.counts = [codes.count(code) for code in range(len(GLYPHS))]
+        return cells
+
     def apply(self, state: EngineState, record: ev.StepRecord) -> None:
         """Take ``record`` into ``state`` and follow with the cells it touches."""
-        moved: set[int] = set()  # blocks that changed hands
-        counted: set[int] = set()  # blocks whose number of holders may have changed
-        for event in record.events:
+        moved, counted = self._touched(state, record.events)
+        state.apply(record)
+        self._follow(state, moved, counted)
+
+    def apply_part(self, state: EngineState, record: ev.StepRecord, events: int) -> None:
+        """The same with the first ``events`` of the record only. Nothing more of it may follow."""
+        moved, counted = self._touched(state, record.events[:events])
+        for taken, _ in enumerate(state.unfold(record), 1):
+            if taken == events:
+                break
+        self._follow(state, moved, counted)
+
+    def _touched(
+        self, state: EngineState, events: Sequence[ev.AnyEvent]
+    ) -> tuple[set[int], set[int]]:
+        """The blocks that ``events``, about to happen, move; and those whose holders they may
+        change in number."""
+        moved: set[int] = set()
+        counted: set[int] = set()
+        for event in events:
             if isinstance(event, ev.StepBegan):
                 self.changed = set()
             elif isinstance(event, ev.Allocated | ev.Inserted | ev.Extended | ev.Evicted):
@@ -54,8 +86,7 @@ class CellMap:
                 moved.update(event.freed)
                 request = state.requests.get(event.req)
                 counted.update(request.block_table if request else ())
-        state.apply(record)
-        self._follow(state, moved, counted)
+        return moved, counted
 
     def _follow(self, state: EngineState, moved: set[int], counted: set[int]) -> None:
         for block in moved | counted:
@@ -73,3 +104,9 @@ class CellMap:
         if kind == BlockState.CACHED:
             return code_for(state.nodes[state.block_owner[block]].refs)
         return PRIVATE if kind == BlockState.PRIVATE else FREE
+
+
+_UNHELD = bytes.maketrans(
+    bytes((BlockState.FREE, BlockState.PRIVATE, BlockState.CACHED)),
+    bytes((FREE, PRIVATE, EVICTABLE)),
+)

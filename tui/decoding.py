@@ -44,7 +44,7 @@ class Texts:
     def answer(self, request: RequestState) -> str:
         """What ``request`` has said so far, without a character that is still incomplete."""
         growing = self._answers.get(request.id)
-        if growing is None:
+        if growing is None or growing.read > len(request.tokens):  # or it is looked at earlier
             prompt = request.tokens[: request.prompt_len]
             growing = self._answers[request.id] = _Growing(self.codec, prompt)
         growing.advance(request.tokens)

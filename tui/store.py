@@ -1,15 +1,22 @@
 """Everything the screens read, in one place: the state, and what only eyes need.
 
-The store takes messages in and counts versions; it knows nothing of widgets. The engine's own
-objects are never seen from here.
+The store takes messages in; it knows nothing of widgets. The engine's own objects are never seen
+from here.
+
+``state`` is the picture at the position looked at. That is the end of the run, where it follows
+what comes in, until `look_at` goes elsewhere: then records are still taken in, but only ``now``
+follows them.
 """
 
 from collections import deque
 from dataclasses import dataclass, field
 
 from ..engine import events as ev
+from ..engine.chronicle import Chronicle
 from ..engine.config import EngineConfig
 from ..engine.debugger import Mode
+from ..engine.events import Position
+from ..engine.history import History
 from ..engine.lints import Lints
 from ..engine.state import ROOT, EngineState
 from .cells import CellMap
@@ -22,6 +29,7 @@ from .spans import Spans
 from .steps import StepSeries
 
 KEEP_STEPS = 300  # steps whose notes can be scrolled back to
+KEEP_STEPS_BACK = 40  # the same where they have to be read from the record first
 
 
 @dataclass(slots=True)
@@ -33,19 +41,35 @@ class StepNotes:
 
 
 class Store:
-    """The picture of one engine, as of the last record taken in."""
+    """The picture of one engine at some position of its run.
 
-    def __init__(self, config: EngineConfig, info: ModelInfo, codec: Codec) -> None:
+    ``past`` is the record of the run. With a recording it is complete from the beginning, and the
+    records taken in are its own; else it grows with them.
+    """
+
+    def __init__(
+        self,
+        config: EngineConfig,
+        info: ModelInfo,
+        codec: Codec,
+        recording: History | None = None,
+    ) -> None:
         self.config = config
         self.info = info
-        self.state = EngineState(config)
+        self.now = EngineState(config)  # at the end of what has come in
+        self.state = self.now
+        self.past = recording or History.live(self.now)
+        self.chronicle = Chronicle(self.now)
+        self.replays = recording is not None
         self.cells = CellMap(config.num_blocks)
-        self.steps = StepSeries(self.state)
-        self.spans = Spans(self.state)
+        self.steps = StepSeries(self.now)
+        self.spans = Spans(self.now)
         self.recent = Recent()
         self.lints = Lints()
         self.texts = Texts(codec)
-        self.history: deque[StepNotes] = deque([StepNotes(0)], maxlen=KEEP_STEPS)
+        self._latest: deque[StepNotes] = deque([StepNotes(0)], maxlen=KEEP_STEPS)
+        self.history = self._latest
+        self._looked_at: Position | None = None  # None: the end, wherever that moves
         self.mode = Mode.PAUSED
         self.rate: float | None = None
         self.idle = True
@@ -56,18 +80,21 @@ class Store:
 
     def apply(self, record: ev.StepRecord) -> None:
         """Take in one record."""
-        if any(isinstance(event, ev.Inserted | ev.Split | ev.Evicted) for event in record.events):
-            self._order = None
-        self.cells.apply(self.state, record)
-        self.steps.apply(record, self.state)
+        if self.follows:
+            if any(isinstance(e, ev.Inserted | ev.Split | ev.Evicted) for e in record.events):
+                self._order = None
+            self.cells.apply(self.state, record)
+        else:
+            self.now.apply(record)
+        if not self.replays:
+            self.past.append(record, self.now)
+        self.chronicle.add(record)
+        self.steps.apply(record, self.now)
         self.spans.apply(record)
         self.recent.apply(record)
-        self.lints.apply(record, self.state)
-        if record.events and isinstance(record.events[0], ev.StepBegan):
-            self.history.appendleft(StepNotes(record.step))
-        notes = self.history[0].notes
-        notes.extend(note for note in map(explain, record.events) if note)
-        self.idle = self.idle and not (self.state.waiting or self.state.running)
+        self.lints.apply(record, self.now)
+        _note(self._latest, record)
+        self.idle = self.idle and not (self.now.waiting or self.now.running)
 
     def change_mode(self, message: ModeChanged) -> None:
         self.mode, self.rate, self.idle = message.mode, message.rate, message.idle
@@ -80,6 +107,77 @@ class Store:
     def select(self, target: Target | None) -> None:
         self.selected = target
         self.links = resolve(self.state, target)
+
+    # --- time ------------------------------------------------------------------------------------
+
+    @property
+    def follows(self) -> bool:
+        """What is looked at is the end of the run, and moves with it."""
+        return self._looked_at is None
+
+    @property
+    def position(self) -> Position:
+        """The last event that the picture includes."""
+        return self._looked_at or self.past.end
+
+    @property
+    def last_step(self) -> int:
+        """The last step of the run, whatever is looked at."""
+        return self.past.end.step
+
+    def look_at(self, position: Position) -> None:
+        """Show the run as it was right after the event at ``position``.
+
+        Raises `UserError` if there is no such event.
+        """
+        if position == self.past.end and not self.replays:
+            self.follow()
+            return
+        state, cells = self._picture(position)
+        self._looked_at, self.state, self.cells = position, state, cells
+        self.history = self._notes_until(position)
+        self._look_anew()
+
+    def follow(self) -> None:
+        """Show the end of the run, and go on with it."""
+        if self.follows:
+            return
+        _, self.cells = self._picture(self.past.end)
+        self._looked_at, self.state, self.history = None, self.now, self._latest
+        self._look_anew()
+
+    def _look_anew(self) -> None:
+        self._order = None
+        self.select(self.selected)
+
+    def _picture(self, position: Position) -> tuple[EngineState, CellMap]:
+        """State and map at ``position``; on the map is marked what the step has changed so far."""
+        past = self.past
+        state = past.state_at(past.step_before(position) or past.start)
+        cells = CellMap.of(state)
+        first = past.records_until(past.step_before(position) or past.start)
+        for number in range(first, past.records_until(position)):
+            record = past.record(number)
+            reached = position.event - record.first + 1
+            if reached < len(record.events):
+                cells.apply_part(state, record, reached)
+            else:
+                cells.apply(state, record)
+        return state, cells
+
+    def _notes_until(self, position: Position) -> deque[StepNotes]:
+        """The decisions of the steps up to ``position``, from the record."""
+        past = self.past
+        found: deque[StepNotes] = deque(maxlen=KEEP_STEPS_BACK)
+        end = past.records_until(position)
+        for record in past.records(max(0, end - KEEP_STEPS_BACK), end):
+            if not found:
+                found.append(StepNotes(record.step))
+            reached = position.event - record.first + 1
+            if record.step == position.step and reached < len(record.events):
+                record.events = record.events[:reached]
+            _note(found, record)
+        return found or deque([StepNotes(0)])
 
     @property
     def order(self) -> list[int]:
@@ -100,11 +198,19 @@ class Store:
 
     @property
     def done(self) -> bool:
-        """Everything that was asked has been answered."""
-        return self.idle and not self.live and bool(self.state.finished)
+        """Everything that was asked has been answered, and that is looked at."""
+        return self.follows and self.idle and not self.live and bool(self.state.finished)
 
     @property
     def hit_rate(self) -> float | None:
         """Cached share of all prompt tokens admitted so far, in percent."""
         stats = self.state.stats
         return 100 * stats.hit_rate if stats.prompt_tokens else None
+
+
+def _note(history: deque[StepNotes], record: ev.StepRecord) -> None:
+    """Add the decisions of ``record`` to the newest step of ``history``, or to a new one."""
+    if record.events and isinstance(record.events[0], ev.StepBegan):
+        history.appendleft(StepNotes(record.step))
+    notes = history[0].notes
+    notes.extend(note for note in map(explain, record.events) if note)
