@@ -41,9 +41,31 @@ ACTIONS: tuple[Action, ...] = (
     Action("pane", "3", "3", "Tree", "the radix tree of cached prefixes", LOOK, argument="3"),
     Action("pane", "4", "4", "Requests", "all requests and their text", LOOK, argument="4"),
     Action("pane", "5", "5", "Why", "the decisions in words", LOOK, argument="5"),
+    Action("pane", "6", "6", "Events", "everything that happened", LOOK, argument="6"),
+    Action("pane", "7", "7", "Timeline", "each request from arrival to end", LOOK, argument="7"),
+    Action("pane", "8", "8", "Statistics", "rates, latencies, step time", LOOK, argument="8"),
+    Action("pane", "9", "9", "Lints", "what goes badly, and what to try", LOOK, argument="9"),
     Action("next_pane", "tab", "tab", "Next pane", "go to the next pane", LOOK),
     Action("previous_pane", "shift+tab", "⇧tab", "Previous pane", "go to the one before", LOOK),
     Action("zoom", "z", "z", "Zoom", "give this pane all the room, or end that", LOOK, "zoom", 5),
+    Action(
+        "scale", "plus,equals_sign", "+", "Closer",
+        "fewer blocks in a cell, fewer steps in a column; the tree unfolded", LOOK, argument="1",
+    ),
+    Action(
+        "scale", "minus", "-", "Farther",
+        "more blocks in a cell, more steps in a column; the tree folded up", LOOK, argument="-1",
+    ),
+    Action(
+        "filter", "slash", "/", "Filter events", "show those that match, such as `req 7`", LOOK,
+    ),
+    Action(
+        "match", "n", "n", "Next match", "the next older event that matches", LOOK, argument="1",
+    ),
+    Action(
+        "match", "N", "N", "Previous match", "the next newer event that matches", LOOK,
+        argument="-1",
+    ),
     Action("up", "up,k", "↑ k", "Up", "move the cursor up", MOVE),
     Action("down", "down,j", "↓ j", "Down", "move the cursor down", MOVE),
     Action("left", "left,h", "← h", "Left", "move the cursor left", MOVE),

@@ -146,9 +146,13 @@ async def test_layouts_follow_the_size() -> None:
         await on.press("4")
         assert displayed() == [2, 3, 4, 5]
         await on.pilot.resize_terminal(*WIDE)
-        await on.until(lambda: displayed() == [1, 2, 3, 4, 5])
-        for title in ("1 Batch", "2 Blocks", "3 Tree", "4 Requests", "5 Why"):
+        await on.until(lambda: displayed() == [2, 3, 4, 5, 7])
+        for title in ("4 Requests", "2 Blocks", "3 Tree", "7 Timeline", "5 Why"):
             assert f"─ {title} ─" in on.text()
+        await on.press("6")
+        assert displayed() == [2, 3, 4, 6, 7]
+        await on.press("1")
+        assert displayed() == [1, 2, 3, 6, 7]
 
 
 @pytest.mark.parametrize("size", [(60, 16), NARROW, (100, 30), MEDIUM, (160, 40), WIDE])

@@ -14,7 +14,7 @@ from minisgl_tui.tui.cells import GLYPHS, STYLES, CellMap, code_for
 from minisgl_tui.tui.decoding import Texts
 from minisgl_tui.tui.explain import NOTES, explain
 from minisgl_tui.tui.palette import STATUS_GLYPHS, style_table
-from minisgl_tui.tui.screens.layout import Layout, layout_for, panes_shown
+from minisgl_tui.tui.screens.layout import PANES, Layout, layout_for, panes_shown
 from minisgl_tui.tui.selection import Target, resolve
 from minisgl_tui.tui.text import bar, cell_len, clip, clip_left, pad, plain, visible, wrap
 
@@ -208,7 +208,13 @@ def test_layouts_change_at_their_limits(size: tuple[int, int], layout: Layout) -
 
 def test_the_active_pane_always_shows() -> None:
     for layout in (Layout.NARROW, Layout.MEDIUM, Layout.WIDE):
-        for active in range(1, 6):
+        for active in PANES:
             for zoomed in (False, True):
-                left = active if active in (1, 4) else 1
-                assert active in panes_shown(layout, active, left, zoomed)
+                assert active in panes_shown(layout, active, {3: 1, 6: 2}, zoomed)
+
+
+def test_panes_that_share_a_slot_take_turns() -> None:
+    assert panes_shown(Layout.MEDIUM, 1, {}, False) == {1, 2, 3, 5}
+    assert panes_shown(Layout.MEDIUM, 2, {7: 1, 6: 3, 9: 2}, False) == {2, 3, 6, 7}
+    assert panes_shown(Layout.WIDE, 1, {}, False) == {1, 2, 3, 5, 7}
+    assert panes_shown(Layout.WIDE, 9, {8: 1}, False) == {2, 3, 7, 8, 9}

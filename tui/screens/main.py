@@ -1,4 +1,4 @@
-"""The debugger's screen: five panes in the layout that fits, one selection, and every key.
+"""The debugger's screen: nine panes in the layout that fits, one selection, and every key.
 
 What the panes show is in `views/`, which of them show in `layout.py`, and what the engine does is
 the source's business.
@@ -11,22 +11,41 @@ from textual.screen import Screen
 
 from ...engine.debugger import Mode
 from ..actions import ACTIONS, CHOOSE, LOOK, MOVE, RUN, bindings
+from ..event_filter import EventFilter
 from ..selection import Target
 from ..sources.base import Source
 from ..store import Store
-from ..text import Line, cell_len, plain, wrap
+from ..text import Line, wrap
 from ..views.batch import BatchView
 from ..views.blocks import BlocksView, lines_wanted
+from ..views.events import EventsView
+from ..views.lints import LintsView
 from ..views.requests import RequestsView
+from ..views.statistics import StatisticsView
 from ..views.status import RATES, hint_line, rate_text, status_lines
+from ..views.timeline import TimelineView
 from ..views.tree import TreeView
 from ..views.why import WhyView
 from ..widgets.bars import Bar, LinkBar
 from ..widgets.pane import Pane
-from .layout import BATCH, BLOCKS, PANES, REQUESTS, SMALLEST, WHY, Layout, layout_for, panes_shown
+from ..widgets.strip import StepStrip
+from .filter import FilterScreen
+from .layout import (
+    BATCH,
+    BLOCKS,
+    EVENTS,
+    PANES,
+    RIGHT,
+    SMALLEST,
+    TREE,
+    WHY,
+    Layout,
+    decisions_height,
+    layout_for,
+    panes_shown,
+    strip_height,
+)
 from .prompt import PromptScreen
-
-_LISTS = "left and right move in the block map; go there with 2"
 
 
 class MainScreen(Screen[None]):
@@ -42,13 +61,26 @@ class MainScreen(Screen[None]):
         self.active = BATCH
         self.zoomed = False
         self.shape = Layout.TINY
-        self._left = BATCH  # of Batch and Requests, the one that the medium layout shows
+        self._looked_at: dict[int, int] = {}  # when each pane was the active one, as a count
         self._rate = RATES.index(4)
-        views = (BatchView(), BlocksView(), TreeView(), RequestsView(), WhyView())
+        self.events = EventsView()
+        views = (
+            BatchView(),
+            BlocksView(),
+            TreeView(),
+            RequestsView(),
+            WhyView(),
+            self.events,
+            TimelineView(),
+            StatisticsView(),
+            LintsView(),
+        )
         self.panes = {
             number: Pane(view, store, number, id=view.name.lower())
             for number, view in zip(PANES, views, strict=True)
         }
+        self.steps = StepStrip(store, id="steps")
+        self._body = Horizontal(id="body")
         self.strip = Pane(WhyView(), store, id="strip")
 
     # --- what there is ---------------------------------------------------------------------------
@@ -58,15 +90,15 @@ class MainScreen(Screen[None]):
         yield Bar(lambda width: status_lines(store, width), id="status")
         yield Bar(self._failure_lines, id="failure")
         yield Bar(self._too_small, id="small")
-        yield LinkBar(self._tabs, id="tabs", gap=" ")
-        with Horizontal(id="body"):
+        yield self.steps
+        yield LinkBar(self._tabs, id="tabs", gap="")
+        with self._body:
             with Vertical(id="left"):
-                yield panes[BATCH]
-                yield panes[REQUESTS]
-                yield panes[WHY]
+                for number in (1, 4, 8, 7, 5, 6, 9):  # as they stand above each other
+                    yield panes[number]
             with Vertical(id="right"):
                 yield panes[BLOCKS]
-                yield panes[3]
+                yield panes[TREE]
         yield self.strip
         yield Bar(lambda width: [hint_line(store, width)], id="hint")
         yield LinkBar(self._keys, id="keys")
@@ -87,7 +119,9 @@ class MainScreen(Screen[None]):
         """Bring everything that shows up to date with the store."""
         for pane in self.panes.values():
             pane.sync()
+        self.steps.sync()
         self.strip.sync()
+        self._entitle()
         for bar in self.query(Bar):
             bar.sync()
 
@@ -98,17 +132,20 @@ class MainScreen(Screen[None]):
         tiny = self.shape is Layout.TINY
         for layout in Layout:
             self.set_class(self.shape is layout, f"layout-{layout}")
-        if self.active in (BATCH, REQUESTS):
-            self._left = self.active
-        shown = panes_shown(self.shape, self.active, self._left, self.zoomed)
+        self._looked_at[self.active] = max(self._looked_at.values(), default=0) + 1
+        shown = panes_shown(self.shape, self.active, self._looked_at, self.zoomed)
         for number, pane in self.panes.items():
             pane.display = number in shown
-        self.query_one("#left").display = bool(shown & {BATCH, REQUESTS, WHY})
-        self.query_one("#right").display = bool(shown & {BLOCKS, 3})
-        self.query_one("#body").display = not tiny
-        narrow = self.shape is Layout.NARROW
-        self.strip.display = narrow and self.active != WHY and not self.zoomed
-        self.query_one("#tabs").display = not tiny and (self.shape is not Layout.WIDE)
+        self.query_one("#left").display = bool(shown - RIGHT)
+        self.query_one("#right").display = bool(shown & RIGHT)
+        self._body.display = not tiny
+        decisions = decisions_height(self.shape, height)
+        self.strip.display = bool(decisions) and self.active != WHY and not self.zoomed
+        self.strip.styles.height = decisions
+        steps = strip_height(self.shape, height)
+        self.steps.display = bool(steps)
+        self.steps.styles.height = steps
+        self.query_one("#tabs").display = not tiny
         self.query_one("#small").display = tiny
         self.query_one("#hint").display = self.query_one("#keys").display = not tiny
         failure = self.query_one("#failure")
@@ -121,10 +158,10 @@ class MainScreen(Screen[None]):
 
     def _size_the_map(self, shown: frozenset[int], width: int, height: int) -> None:
         """The block map gets the lines it needs, but never more than the tree below it."""
-        if 3 not in shown or BLOCKS not in shown:
+        if TREE not in shown or BLOCKS not in shown:
             self.panes[BLOCKS].styles.height = "1fr"
             return
-        most = (height - 5) // 2
+        most = (height - 9) // 2
         inner = width - width // 2 - 4
         wanted = lines_wanted(self.store.cells, inner, most - 2) + 2
         self.panes[BLOCKS].styles.height = min(wanted, most)
@@ -132,18 +169,23 @@ class MainScreen(Screen[None]):
     # --- the bars --------------------------------------------------------------------------------
 
     def _tabs(self, width: int) -> list[tuple[Line, str]]:
+        """A word for each pane; where there is no room for all of them, the numbers of most."""
+        names = {number: f"{number} {pane.view.name}" for number, pane in self.panes.items()}
+        gap = " " if sum(len(name) + 2 for name in names.values()) < width else ""
+        if sum(len(name) + 1 for name in names.values()) + 2 > width:
+            names = {n: name if n == self.active else str(n) for n, name in names.items()}
         tabs: list[tuple[Line, str]] = []
-        for number, pane in self.panes.items():
-            style = "accent" if number == self.active else "text" if pane.display else "dim"
-            name = f"{number} {pane.view.name}"
-            words = f"[{name}]" if number == self.active else f" {name} "
+        for number, name in names.items():
+            active = number == self.active
+            style = "accent" if active else "text" if self.panes[number].display else "dim"
+            words = f"[{name}]" if active else f"{gap}{name}{gap or ' '}"
             tabs.append(([(words, style)], f"pane({number})"))
-        room = width - sum(cell_len(plain(words)) + 1 for words, _ in tabs) - 2
-        subtitle = self.pane.view.subtitle
-        if self.shape is Layout.NARROW and cell_len(subtitle) < room:
-            blank = " " * (room - cell_len(subtitle))
-            tabs.append(([(blank + subtitle, "dim")], f"pane({self.active})"))
         return tabs
+
+    def _entitle(self) -> None:
+        """Without borders around the panes, the rule above the one there is says what it shows."""
+        narrow = self.shape is Layout.NARROW
+        self._body.border_title = self.pane.view.subtitle if narrow else ""
 
     def _keys(self, width: int) -> list[tuple[Line, str]]:
         """The keys that work now; if there are too many, those that matter most."""
@@ -197,13 +239,20 @@ class MainScreen(Screen[None]):
             return f"this is the lowest speed: {rate_text(RATES[0])}"
         if name == "faster" and self._rate == len(RATES) - 1:
             return "this is the highest speed: no pause between steps"
-        if name == "clear" and store.selected is None and not self.zoomed:
+        if name == "clear" and store.selected is None and not (self.zoomed or self._filtered):
             return "nothing is selected"
         if name == "select" and self.pane.target is None:
             return "there is nothing to select on this line"
-        if name in ("left", "right") and self.active != BLOCKS:
-            return _LISTS
+        if name in ("left", "right") and not self.pane.view.sideways_does:
+            return "left and right do nothing in this list; they do in the panes 2, 3 and 7"
+        if name == "match" and self.events.filter is None:
+            return "there is no filter to match; press / to give one"
         return ""
+
+    @property
+    def _filtered(self) -> bool:
+        """The active pane shows only the events that a filter lets through."""
+        return self.active == EVENTS and self.events.filter is not None
 
     def _may(self, name: str) -> bool:
         reason = self.why_not(name)
@@ -264,6 +313,37 @@ class MainScreen(Screen[None]):
         self.zoomed = not self.zoomed
         self._arrange()
 
+    def action_scale(self, by: int) -> None:
+        """Closer or farther: in this pane, or else in the strip of steps."""
+        if self.pane.view.scale_does:
+            self.pane.scale(by)
+        elif not (self.steps.display and self.steps.scale(by)):
+            self.notify("the steps can be shown no other way", severity="warning", timeout=3)
+        self.sync()
+
+    def action_filter(self) -> None:
+        filter = self.events.filter
+        self.app.push_screen(FilterScreen(filter.text if filter else ""), self._set_filter)
+
+    def _set_filter(self, filter: EventFilter | None) -> None:
+        if filter is not None:
+            self.events.filter = filter if filter.text else None
+            self.panes[EVENTS].to_top()
+            self.action_pane(EVENTS)
+
+    def action_match(self, by: int) -> None:
+        """Go to the next event that the filter lets through, and select what it is about."""
+        if not self._may("match"):
+            return
+        pane = self.panes[EVENTS]
+        if self.active != EVENTS:
+            self.action_pane(EVENTS)
+        else:
+            pane.move(0, by)
+        if pane.target is not None:
+            self._select(pane.target)
+        self._moved()
+
     def action_up(self) -> None:
         self.pane.move(0, -1)
         self._moved()
@@ -274,11 +354,11 @@ class MainScreen(Screen[None]):
 
     def action_left(self) -> None:
         if self._may("left"):
-            self.pane.move(-1, 0)
+            self.pane.sideways(-1)
 
     def action_right(self) -> None:
         if self._may("right"):
-            self.pane.move(1, 0)
+            self.pane.sideways(1)
 
     def action_top(self) -> None:
         self.pane.to_top()
@@ -310,6 +390,9 @@ class MainScreen(Screen[None]):
     def action_clear(self) -> None:
         if self.store.selected is not None:
             self._select(None)
+        elif self._filtered:
+            self.events.filter = None
+            self.sync()
         elif self.zoomed:
             self.action_zoom()
         else:

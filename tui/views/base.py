@@ -27,6 +27,9 @@ class View:
     about = ""
     newest_first = False  # new lines come in at the top, and a cursor that is there stays there
     gutter = 2  # cells the pane keeps free for cursor and selection marks
+    sideways_does = ""  # what left and right do here; empty if nothing
+    scale_does = ""  # what + and - do here; empty if nothing
+    busy = False  # there is more to find: ask for an update again soon
 
     def __init__(self) -> None:
         self.header: list[Line] = []
@@ -59,9 +62,29 @@ class View:
     def target(self, item: int) -> Target | None:
         return self.keys[item] if 0 <= item < len(self.keys) else None
 
+    def rests(self, item: int) -> bool:
+        """Whether the cursor may stay on it: on all that is no heading."""
+        return self.target(item) is not None
+
+    def anchor(self, item: int) -> object:
+        """What the cursor holds on to while lines come and go; `find` says where that is now."""
+        return self.target(item)
+
+    def find(self, anchor: object) -> int | None:
+        keys: Sequence[object] = self.keys
+        return keys.index(anchor) if anchor in keys else None
+
     def item_at(self, body_line: int, x: int) -> int:
         """The item drawn at column ``x`` (gutter included) of a body line."""
         return body_line
+
+    def sideways(self, item: int, by: int) -> int:
+        """Left or right, with the cursor on ``item``: gives where the cursor is then."""
+        return item + by
+
+    def scale(self, item: int, by: int) -> int:
+        """Closer (``by`` = 1) or farther (-1); gives where the cursor is then."""
+        return item
 
 
 class Column(NamedTuple):

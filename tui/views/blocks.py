@@ -23,6 +23,7 @@ class BlocksView(View):
 
     name = "Blocks"
     about = "every KV block of the pool, one cell each"
+    sideways_does = "moves the cursor"
     gutter = 0
 
     def __init__(self) -> None:

@@ -70,6 +70,9 @@ def _pool_line(store: Store, used: int, width: int) -> Line:
         ("–" if hit is None else f"{hit:.0f}%", "text"),
         (" ", "dim"),
     ]
+    findings = sum(len(lint.found) for lint in store.lints.lints)
+    if findings:
+        right[-1:] = [(f"  ⚠ {findings} ", "warn")]
     # Room for the widest numbers, so that the bar keeps its length while they change.
     of = f" of {total:,}"
     widest = 3 * len(f"{total:,}") + len("  used   cached   free")

@@ -19,6 +19,8 @@ from ..text import cell_len, set_cell_size
 from ..views.base import View
 from ..views.blocks import BlocksView
 
+SEARCH = 0.03  # seconds until a view that is busy gets its next turn
+
 Run = tuple[str, str, str]  # text, style, ground
 Row = tuple[Run, ...]
 
@@ -109,10 +111,11 @@ class Pane(LineWidget, can_focus=True):
         self.number = number
         self.cursor = 0
         self.top = 0
-        self._key: Target | None = None
+        self._anchor: object = None
         self._body = 1
         self._first = 0  # the first item that is no heading
         self._reveal = False
+        self._waits = False  # a timer is set, to go on with what takes long
         self._meant = False  # the user has moved the cursor to where it is, not just to the top
         self.can_focus = bool(number)
         if number:
@@ -140,7 +143,14 @@ class Pane(LineWidget, can_focus=True):
         rows += [((blank, "text", ""), *((t, s, "") for t, s in ln)) for ln in footer]
         if self.number and view.subtitle != self.border_subtitle:
             self.border_subtitle = view.subtitle
+        if view.busy and not self._waits:
+            self._waits = True
+            self.set_timer(SEARCH, self._go_on)
         return rows[:height]
+
+    def _go_on(self) -> None:
+        self._waits = False
+        self.sync()
 
     def _body_row(self, i: int) -> Row:
         view = self.view
@@ -183,28 +193,42 @@ class Pane(LineWidget, can_focus=True):
         at the top, unless the user has put the cursor on what is there."""
         view = self.view
         at_top = self.top == 0 and self.cursor == self._first
-        meant = self._meant or (self._key is not None and self._key == self.store.selected)
+        anchor = self._anchor
+        meant = self._meant or (anchor is not None and anchor == self.store.selected)
         if meant and not view.newest_first:
             at_top = False
         self._first = self._off_heading(0, 1)
         if at_top:
             self.cursor = self._first
-        elif self._key is not None:
-            moved = view.target(self.cursor) != self._key
-            if moved and self._key in view.keys:
-                item = view.keys.index(self._key)
+        elif anchor is not None and view.anchor(self.cursor) != anchor:
+            item = view.find(anchor)
+            if item is not None:
                 if self.top:
                     self.top += item - self.cursor
                 else:
                     self.top = max(0, item // view.per_line - self._body + 1)
                 self.cursor = item
         self.cursor = self._off_heading(max(0, min(self.cursor, view.items - 1)), 1)
-        self._key = self.target
+        self._anchor = view.anchor(self.cursor)
 
     def move(self, dx: int, dy: int) -> None:
         """Move the cursor by cells and lines."""
         self._meant = True
         self.go(self.cursor + dx + dy * self.view.per_line, stay_in_column=bool(dy))
+
+    def sideways(self, by: int) -> None:
+        """Left or right, which means something else in every view."""
+        self._meant = True
+        self.go(self.view.sideways(self.cursor, by))
+
+    def scale(self, by: int) -> None:
+        """Look closer or from farther away, the cursor staying on the same thing."""
+        self._meant = True
+        self.cursor = self.view.scale(self.cursor, by)
+        self._rows = []  # nothing is where it was
+        self.refresh()
+        self.sync()
+        self.go(self.cursor)
 
     def to_top(self) -> None:
         self._meant = False
@@ -226,7 +250,7 @@ class Pane(LineWidget, can_focus=True):
                 item -= per_line
         item = max(0, min(item, last))
         self.cursor = self._off_heading(item, 1 if item >= self.cursor else -1)
-        self._key = self.target
+        self._anchor = self.view.anchor(self.cursor)
         line = self.cursor // per_line
         self.top = max(line - self._body + 1, min(self.top, line))
         if self.cursor <= self._off_heading(0, 1):
@@ -238,7 +262,7 @@ class Pane(LineWidget, can_focus=True):
         for way in (direction, -direction):
             at = item
             while 0 <= at < self.view.items:
-                if self.view.target(at) is not None:
+                if self.view.rests(at):
                     return at
                 at += way
         return max(0, item)

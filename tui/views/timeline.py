@@ -1,0 +1,157 @@
+"""The requests timeline: a line a request, a column a step or more, from arrival to end.
+
+All that is known is drawn, whichever step is looked at; what comes after that step is faint.
+"""
+
+from bisect import bisect_left
+from itertools import groupby
+
+from ..palette import STATUS_GLYPHS
+from ..selection import Target
+from ..spans import DECODE, IDLE, PREEMPTED, PREFILL, QUEUED, Life
+from ..store import Store
+from ..text import Line, cell_len, plain, plural
+from .base import View
+
+HIT, ENDED = 6, 7  # marks, drawn over the spans
+# code: glyph, style, word; the later in this list, the sooner it shows where steps share a column
+LEGEND = (
+    (QUEUED, "░", "dim", "queued"),
+    (IDLE, "·", "warn", "no turn"),
+    (DECODE, "█", "decode", "decode"),
+    (PREFILL, "▓", "prefill", "prefill"),
+    (HIT, "»", "held", "let in, prefix cached"),
+    (ENDED, "✓", "good", "finished"),
+    (PREEMPTED, "×", "bad", "preempted"),
+)
+_RANK = {code: rank for rank, (code, *_) in enumerate(LEGEND, 1)}
+_LOOKS = [(" ", "text"), *((glyph, style) for _, glyph, style, _ in LEGEND)]
+_LABEL = len(" #1234 12345 ")
+_MOST = 12  # levels of zoom
+_SHIFT = 8  # columns
+
+
+class TimelineView(View):
+    name = "Timeline"
+    about = "every request from its arrival to its end: when it waited, was computed, gave way"
+    sideways_does = "moves the timeline"
+    scale_does = "fewer or more steps in a column"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.level = 0  # 2^level steps share a column
+        self._back = 0  # columns the window is shifted to the left
+        self._lives: list[Life] = []
+
+    def update(self, store: Store, width: int, height: int) -> None:
+        self._room = max(8, width - _LABEL)
+        self._now, self._last = store.state.step, store.steps.last
+        self._lay_out(store)
+        first = self._left << self.level
+        self._lives = store.spans.between(first, ((self._left + self._room) << self.level) - 1)
+        each = 1 << self.level
+        shown = plural(len(self._lives), "request")
+        self.subtitle = f"{shown} · {plural(each, 'step')} a column"
+        self.header = self._ruler() if self._lives else []
+        self.footer = [[], *_legend(width)] if self._lives and height >= 9 else []
+
+    def _lay_out(self, store: Store) -> None:
+        """The first column: so that the newest step shows, or the one looked at if it is older."""
+        newest = (store.steps.last + 1) >> self.level  # the ends of requests are marked there
+        oldest = store.steps.first >> self.level
+        here = self._now >> self.level
+        left = newest - self._room + 1
+        if here < left:
+            left = here - self._room // 2
+        self._back = max(-(newest - left), min(self._back, left - oldest))
+        self._left = max(oldest, left - self._back)
+
+    def _ruler(self) -> list[Line]:
+        """The numbers of steps above the columns, and where the step looked at is."""
+        numbers, ticks = [" "] * (self._room + 8), [" "] * self._room
+        for i in range(self._room):
+            column = self._left + i
+            if column % 10 == 0:
+                text = str(column << self.level)
+                numbers[i : i + len(text)] = text
+                ticks[i] = "┴"
+        here = (self._now >> self.level) - self._left
+        label = f"{'req':>6} {'cached':>6}"[:_LABEL].ljust(_LABEL)
+        above: Line = [(label, "heading"), ("".join(numbers[: self._room]), "dim")]
+        below: Line = [(" " * _LABEL + "".join(ticks), "faint")]
+        if 0 <= here < self._room:
+            lead = " " * _LABEL + "".join(ticks[:here])
+            below = [(lead, "faint"), ("▼", "accent"), ("".join(ticks[here + 1 :]), "faint")]
+        return [above, below]
+
+    # --- rows ------------------------------------------------------------------------------------
+
+    @property
+    def items(self) -> int:
+        return len(self._lives)
+
+    def target(self, item: int) -> Target | None:
+        return Target("request", self._lives[item].id) if 0 <= item < self.items else None
+
+    def find(self, anchor: object) -> int | None:
+        if not isinstance(anchor, Target):
+            return None
+        at = bisect_left(self._lives, anchor.id, key=lambda life: life.id)
+        return at if at < self.items and self._lives[at].id == anchor.id else None
+
+    def line(self, i: int) -> Line:
+        life = self._lives[i]
+        cached = str(life.cached) if life.cached else ""
+        lead: Line = [(f"{f'#{life.id}':>6} ", "strong"), (f"{cached:>5} ", "held")]
+        codes = self._codes(life)
+        cut = (self._now >> self.level) - self._left + 1
+        for part, later in ((codes[: max(0, cut)], False), (codes[max(0, cut) :], True)):
+            for code, run in groupby(part):
+                glyph, style = _LOOKS[code]
+                if code == _RANK[ENDED]:
+                    glyph, style = STATUS_GLYPHS.get(life.reason, (glyph, style))
+                lead.append((glyph * sum(1 for _ in run), "faint" if later else style))
+        return lead
+
+    def _codes(self, life: Life) -> bytearray:
+        """What each column shows, as ranks: 0 where the request is not there."""
+        level, left, room = self.level, self._left, self._room
+        codes = bytearray(room)
+        for span in life.spans(left << level, min(((left + room) << level) - 1, self._last)):
+            rank = _RANK[span.kind]
+            first, last = (span.start >> level) - left, (span.end >> level) - left
+            codes[first + 1 : last] = bytes((rank,)) * (last - first - 1)
+            for i in (first, last):
+                codes[i] = max(codes[i], rank)
+        for step in life.hits:
+            self._put(codes, step, _RANK[HIT])
+        if life.ended is not None:
+            self._put(codes, life.ended + 1, _RANK[ENDED])
+        return codes
+
+    def _put(self, codes: bytearray, step: int, rank: int) -> None:
+        i = (step >> self.level) - self._left
+        if 0 <= i < len(codes):
+            codes[i] = max(codes[i], rank)
+
+    # --- moving ----------------------------------------------------------------------------------
+
+    def sideways(self, item: int, by: int) -> int:
+        self._back -= by * _SHIFT
+        return item
+
+    def scale(self, item: int, by: int) -> int:
+        self.level = max(0, min(_MOST, self.level - by))
+        self._back = 0
+        return item
+
+
+def _legend(width: int) -> list[Line]:
+    """What the glyphs mean, on as many lines as that takes."""
+    lines: list[Line] = [[]]
+    for _, glyph, style, word in LEGEND:
+        piece: Line = [(glyph, style), (f" {word}   ", "dim")]
+        if lines[-1] and cell_len(plain(lines[-1])) + cell_len(plain(piece)) - 3 > width:
+            lines.append([])
+        lines[-1] += piece
+    return lines
