@@ -45,7 +45,7 @@ class EventsView(View):
         self._recent = None  # search from the start
 
     def update(self, store: Store, width: int, height: int) -> None:
-        self._state, self._width = store.state, width
+        self._state, self._width, self._here = store.state, width, store.position
         recent = store.recent
         if recent is not self._recent:
             self._recent, self._found = recent, deque()
@@ -120,7 +120,7 @@ class EventsView(View):
     def line(self, i: int) -> Line:
         at, event = self._all[self.number(i)]
         note = describe(event)
-        later = at.step > self._state.step  # than the step looked at
+        later = at > self._here  # than what is looked at
         begins = isinstance(event, ev.StepBegan)
         line: Line = [
             (pad_left(str(at), 7) + " ", "faint" if later else "dim"),
