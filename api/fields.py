@@ -5,7 +5,6 @@
 
 import re
 from collections.abc import Mapping
-from functools import cache
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
@@ -77,20 +76,20 @@ def decode(body: bytes, kind: type[R]) -> tuple[R, list[str]]:
     """The body as a ``kind``, and the names in it that nobody knows. ApiError 400 otherwise."""
     try:
         values = msgspec.json.decode(body)
+        if not isinstance(values, dict):
+            raise bad_request(f"the body is {_json_type(values)}; send a JSON object")
+        return _read(values, kind)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise bad_request(f"the body is not valid JSON: {error}") from None
     except RecursionError:
         raise bad_request("the body is nested too deeply; send a plain JSON object") from None
-    if not isinstance(values, dict):
-        raise bad_request(f"the body is {_json_type(values)}; send a JSON object")
+
+
+def _read(values: dict[str, Any], kind: type[R]) -> tuple[R, list[str]]:
     values = {name: value for name, value in values.items() if value is not None}
     unknown = [name for name in values if name not in kind.__struct_fields__]
     own: Mapping[str, NotHere] = getattr(kind, "NOT_HERE", {})
     _refuse(values, unknown, own)
-    for name in _integers(kind):
-        value = values.get(name)
-        if isinstance(value, float) and value.is_integer():
-            values[name] = int(value)
     asked = convert(values, kind)
     return asked, [name for name in unknown if name not in NOT_HERE and name not in own]
 
@@ -98,16 +97,25 @@ def decode(body: bytes, kind: type[R]) -> tuple[R, list[str]]:
 def convert(values: dict[str, Any], kind: type[R], within: str = "") -> R:
     """``values`` as a ``kind``, or 400; ``within`` is where they stand, if not in the body."""
     try:
-        return msgspec.convert(values, kind)
+        return _convert(values, kind)
     except msgspec.ValidationError as error:
         raise _wrong(str(error), values, kind, within) from None
 
 
-@cache
-def _integers(kind: type[msgspec.Struct]) -> list[str]:
-    """The fields that hold an integer."""
-    names = (field.encode_name for field in msgspec.structs.fields(kind))
-    return [n for n in names if any(isinstance(t, inspect.IntType) for t in _types_at(kind, n))]
+def _convert(values: dict[str, Any], kind: type[R]) -> R:
+    try:
+        return msgspec.convert(values, kind)
+    except msgspec.ValidationError:
+        return msgspec.convert(_whole(values), kind)
+
+
+def _whole(value: Any) -> Any:
+    """``value`` with integers for whole floats: to JSON, 3.0 is an integer."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, dict):
+        return {name: _whole(one) for name, one in value.items()}
+    return [_whole(one) for one in value] if isinstance(value, list) else value
 
 
 def _types_at(kind: type[msgspec.Struct], path: str) -> list[inspect.Type]:

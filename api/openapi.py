@@ -80,7 +80,7 @@ def document(routes: Sequence[Route], *, title: str, version: str, guarded: bool
     if guarded:
         parts["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
     return {
-        "openapi": "3.1.0",
+        "openapi": "3.2.0",
         "info": {"title": title, "version": version},
         "paths": paths,
         "components": parts,
@@ -115,16 +115,18 @@ def _content(route: Route, schema_of: dict[Struct, Any]) -> dict[str, Any]:
     if isinstance(route.answer, str):
         return {route.answer: {"schema": {"type": "string"}}} if route.answer else {}
     content: dict[str, Any] = {JSON: {"schema": schema_of[route.answer]}}
-    if len(route.chunks) == 1:
-        says = (
-            f"Each event is `data: ` and a {route.chunks[0].__name__}; the last is `data: [DONE]`."
-        )
-        content[EVENTS] = {"schema": {"type": "string", "description": says}}
-    elif route.chunks:
-        names = ", ".join(f"`{kind.__struct_config__.tag}`" for kind in route.chunks)
-        says = f"Each event has its type as its name, and as data an object. They are {names}."
-        content[EVENTS] = {"schema": {"type": "string", "description": says}}
+    if route.chunks:
+        chunks = [schema_of[kind] for kind in (*route.chunks, ErrorBody)]
+        content[EVENTS] = {"itemSchema": _event(chunks, is_named=len(route.chunks) > 1)}
     return content
+
+
+def _event(chunks: list[Any], *, is_named: bool) -> dict[str, Any]:
+    """One event of a stream, as its parser sees it: what it is about as JSON, or the end."""
+    about = {"type": "string", "contentMediaType": JSON, "contentSchema": {"anyOf": chunks}}
+    data = about if is_named else {"anyOf": [{"const": "[DONE]"}, about]}
+    parts = {"event": {"type": "string"}} if is_named else {}
+    return {"type": "object", "required": [*parts, "data"], "properties": {**parts, "data": data}}
 
 
 def _error(status: int, schema_of: dict[Struct, Any]) -> dict[str, Any]:

@@ -30,6 +30,7 @@ Prompts = Annotated[
     Meta(
         min_length=1,
         description="Texts, token ids, or lists of token ids; not a mixture.",
+        examples=[["One prompt", "Another"], [5, 6, 7]],
         extra_json_schema={
             "anyOf": [{"items": {"type": "string"}}, _IDS, {"items": _IDS}],
         },
@@ -50,6 +51,12 @@ class ChatMessage(msgspec.Struct):
     role: Role
     content: str | list[ContentPart] | None = None
     name: str | None = None
+
+
+Messages = Annotated[
+    list[ChatMessage],
+    Meta(min_length=1, examples=[[{"role": "user", "content": "Hello"}]]),
+]
 
 
 class StreamOptions(msgspec.Struct):
@@ -108,13 +115,13 @@ class GenerateRequest(SamplingRequest, kw_only=True):
 class CompletionRequest(GenerateRequest, kw_only=True):
     """``prompt`` is a text, a list of texts, a list of token ids or a list of such lists."""
 
-    prompt: str | Prompts
+    prompt: Annotated[str, Meta(examples=["Once upon a time"])] | Prompts
     echo: bool | None = None
     logprobs: Top | None = None
 
 
 class ChatRequest(GenerateRequest, kw_only=True):
-    messages: Annotated[list[ChatMessage], Meta(min_length=1)]
+    messages: Messages
     max_completion_tokens: Length | None = None
     logprobs: bool | None = None
     top_logprobs: Top | None = None
@@ -135,7 +142,7 @@ class TokenizeRequest(msgspec.Struct):
 
     model: str | None = None
     prompt: str | None = None
-    messages: Annotated[list[ChatMessage], Meta(min_length=1)] | None = None
+    messages: Messages | None = None
     add_special_tokens: bool | None = None
     return_token_strs: bool | None = None
     chat_template_kwargs: dict[str, Any] | None = None

@@ -125,6 +125,24 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
+@pytest.fixture(scope="session")
+def tiny_with_bos(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with a tokenizer that puts ``<s>`` before every text, as Llama's does."""
+    from tokenizers import Tokenizer as Raw
+    from tokenizers.processors import TemplateProcessing
+    from transformers import PreTrainedTokenizerFast
+
+    directory = tmp_path_factory.mktemp("bos")
+    for file in tiny_model.iterdir():
+        (directory / file.name).write_bytes(file.read_bytes())
+    raw = Raw.from_file(str(directory / "tokenizer.json"))
+    raw.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, bos_token="<s>", eos_token="</s>")
+    tokenizer.chat_template = TEMPLATE
+    tokenizer.save_pretrained(directory)
+    return directory
+
+
 def tiny_llm(directory: Path, **settings: Any) -> LLM:
     defaults: dict[str, Any] = {"dtype": "float32", "device": "cpu", "num_blocks": 512}
     return LLM(directory, **{**defaults, "block_size": 4, "max_batch_tokens": 256, **settings})

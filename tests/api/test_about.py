@@ -109,24 +109,13 @@ def test_what_lm_evals_remote_tokenizer_reads_is_there(tiny: Live):
     assert tiny.post("/tokenize", **asked).json()["tokens"] == [tiny.serving.tokenizer.eos_ids[0]]
 
 
-def test_special_tokens_in_front_are_left_out_where_asked(tiny_model: Path, tmp_path: Path):
-    """A tokenizer that puts ``<s>`` before every text, as Llama's does."""
-    from tokenizers import Tokenizer as Raw
-    from tokenizers.processors import TemplateProcessing
-    from transformers import PreTrainedTokenizerFast
-
-    for file in tiny_model.iterdir():
-        (tmp_path / file.name).write_bytes(file.read_bytes())
-    raw = Raw.from_file(str(tmp_path / "tokenizer.json"))
-    raw.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
-    PreTrainedTokenizerFast(tokenizer_object=raw, eos_token="</s>").save_pretrained(tmp_path)
-    with live(tiny_llm(tmp_path)) as server:
+def test_special_tokens_in_front_are_left_out_where_asked(tiny_with_bos: Path):
+    with live(tiny_llm(tiny_with_bos)) as server:
+        assert server.get("/tokenizer_info").json()["bos_token"] == "<s>"
         plain = server.post("/tokenize", prompt="hi", add_special_tokens=False).json()["tokens"]
         assert server.post("/tokenize", prompt="hi").json()["tokens"] == [1, *plain]
-        given = server.post(
-            "/tokenize", prompt="hi", add_special_tokens=True, return_token_strs=True
-        )
-        assert given.json()["token_strs"] == ["<s>", "h", "i"]
+        asked = {"prompt": "hi", "add_special_tokens": True, "return_token_strs": True}
+        assert server.post("/tokenize", **asked).json()["token_strs"] == ["<s>", "h", "i"]
 
 
 def test_tokenize_says_what_chat_would_compute(tiny: Live):

@@ -147,6 +147,7 @@ def test_chat_refuses_what_is_no_conversation(tiny: Live, changes: dict[str, Any
         b'{"temperature": 1e999, "prompt": "x"}',
         b'{"prompt": ' + b"[" * 100_000,
         b'{"prompt": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+        b'{"n": "x", "metadata": {"a": ' + b"[" * 900 + b"]" * 900 + b"}}",
         b'{"prompt": "x"} trailing',
         b"prompt=x",
     ],
@@ -211,8 +212,12 @@ def test_null_is_the_same_as_absent_for_every_field(tiny: Live):
 
 
 def test_whole_floats_count_as_integers(tiny: Live):
-    answer = tiny.send(TEXT, b'{"prompt": [5.0, 6.0], "max_tokens": 3.0, "n": 1.0, "seed": 1e3}')
+    body = (
+        b'{"prompt": [5.0, 6.0], "max_tokens": 3.0, "n": 1.0, "seed": 1e3, "stop_token_ids": [7.0]}'
+    )
+    answer = tiny.send(TEXT, body)
     assert answer.status_code == 200 and answer.json()["usage"]["prompt_tokens"] == 2
+    assert tiny.send("/detokenize", b'{"tokens": [40.0]}').status_code == 200
 
 
 def test_values_that_ask_for_nothing_are_taken(tiny: Live):
