@@ -26,10 +26,16 @@ from .protocol import (
     ChatRequest,
     ChunkChoice,
     Delta,
+    FunctionCall,
+    FunctionDelta,
+    MessageToolCall,
+    ToolCallDelta,
     Usage,
 )
 from .serving import Serving
 from .text import Entry, Piece
+from .tool_parser import CallDelta, ToolCall
+from .tools import CallHistory, Tools, read_tools
 
 
 async def chat_completions(request: Request) -> Response:
@@ -37,7 +43,8 @@ async def chat_completions(request: Request) -> Response:
     serving: Serving = request.app.state.serving
     asked = await serving.read(request, ChatRequest)
     logprobs = _top_logprobs(asked)
-    tokens = await apply_template(serving, asked)
+    tools = read_tools(asked.tools, asked.tool_choice, asked.parallel_tool_calls, serving.tools)
+    tokens = await apply_template(serving, asked, tools=tools)
     wanted = asked.max_completion_tokens
     wanted = asked.max_tokens if wanted is None else wanted
     room = serving.room(tokens, wanted, None, "messages")
@@ -48,15 +55,22 @@ async def chat_completions(request: Request) -> Response:
         logprobs=logprobs,
         vocab_size=serving.vocab_size,
     )
+    if tools and (grammar := tools.grammar()):
+        params = msgspec.structs.replace(params, grammar=grammar)
     job = job_for(asked, [Prompt(tokens, params)], wanted)
-    return await respond(request, serving, job, ChatShape(serving, asked, job.include_usage))
+    if tools:
+        job.calls, job.markers = tools.parser, tools.markers
+    shape = ChatShape(serving, asked, job.include_usage, tools)
+    return await respond(request, serving, job, shape)
 
 
 async def apply_template(
-    serving: Serving, asked: ChatRequest, param: str = "messages"
+    serving: Serving, asked: ChatRequest, param: str = "messages", tools: Tools | None = None
 ) -> list[int]:
-    """The conversation's token ids, or 400 for ``param`` where there is no making sense of it."""
-    messages = template_messages(asked.messages)
+    """The token ids of the conversation, with the ``tools`` that the model is told of; or 400 for
+    ``param`` where there is no making sense of it."""
+    specs = tools.specs if tools else []
+    messages = serving.tools.written(template_messages(asked.messages), specs)
     if asked.continue_final_message and asked.add_generation_prompt:
         raise bad_request(
             "continue_final_message and add_generation_prompt exclude each other; send one",
@@ -72,6 +86,7 @@ async def apply_template(
                 add_generation_prompt=opens_turn,
                 continue_final_message=bool(asked.continue_final_message),
                 template_kwargs=asked.chat_template_kwargs,
+                tools=specs if serving.tools.shown else None,
             )
         )
     except UserError as error:
@@ -79,16 +94,19 @@ async def apply_template(
 
 
 def template_messages(messages: Sequence[ChatMessage]) -> list[Message]:
-    """Messages as templates want them: texts in one piece, and ``system`` for ``developer``."""
+    """Messages as templates want them: texts in one piece, arguments of calls as objects, results
+    with the name of their function, and ``system`` for ``developer``."""
     if not messages:
         raise bad_request("messages is empty; send at least one", "messages")
     found: list[Message] = []
+    history = CallHistory()
     for index, message in enumerate(messages):
+        where = f"messages[{index}]"
         role = "system" if message.role == "developer" else message.role
-        one: Message = {"role": role, "content": _text(message, f"messages[{index}].content")}
+        one: Message = {"role": role, "content": _text(message, f"{where}.content")}
         if message.name is not None:
             one["name"] = message.name
-        found.append(one)
+        found.append(one | history.take(message, where))
     return found
 
 
@@ -96,6 +114,8 @@ def _text(message: ChatMessage, where: str) -> str:
     if isinstance(message.content, str):
         return message.content
     if message.content is None:
+        if message.tool_calls:
+            return ""
         raise bad_request(f"{where} is missing; send a text", where)
     texts: list[str] = []
     for part in message.content:
@@ -116,20 +136,34 @@ def _top_logprobs(asked: ChatRequest) -> int | None:
 
 
 class ChatShape:
-    """``chat.completion`` objects and their chunks; a choice's first chunk names its role."""
+    """``chat.completion`` objects and their chunks; a choice's first chunk names its role.
 
-    def __init__(self, serving: Serving, asked: ChatRequest, include_usage: bool) -> None:
+    With ``tools`` an answer may have calls, and content is null where it has nothing else. It has
+    then ended with ``tool_calls``; but ``stop`` where one function was asked for by name, and
+    ``length`` where it was cut.
+    """
+
+    def __init__(
+        self, serving: Serving, asked: ChatRequest, include_usage: bool, tools: Tools | None
+    ) -> None:
         self._heading = Heading("chatcmpl", serving.model)
         self._tokenizer = serving.tokenizer
         self._logprobs = bool(asked.logprobs)
         self._no_usage = None if include_usage else UNSET
+        self._tools = tools
+        self._calling: set[int] = set()  # choices of a stream that have called something
 
     def opening(self, index: int) -> list[msgspec.Struct]:
-        return [self._chunk([ChunkChoice(index, Delta("assistant", ""))], self._no_usage)]
+        delta = Delta("assistant", None if self._tools else "")
+        return [self._chunk([ChunkChoice(index, delta)], self._no_usage)]
 
     def chunk(self, index: int, piece: Piece, usage: Usage | None) -> list[msgspec.Struct]:
         delta = Delta(content=piece.text) if piece.text else Delta()
-        choice = ChunkChoice(index, delta, self._shown(piece.entries), piece.finish_reason)
+        if calls := [_delta(part) for part in piece.parts if isinstance(part, CallDelta)]:
+            delta.tool_calls = calls
+            self._calling.add(index)
+        reason = self._reason(piece.finish_reason, index in self._calling)
+        choice = ChunkChoice(index, delta, self._shown(piece.entries), reason)
         return [self._chunk([choice], usage or self._no_usage)]
 
     def last(self, usage: Usage) -> list[msgspec.Struct]:
@@ -139,14 +173,24 @@ class ChatShape:
         choices = [
             ChatChoice(
                 index,
-                AnswerMessage(answer.text),
+                self._message(answer),
                 self._shown(answer.entries),
-                answer.finish_reason,
+                self._reason(answer.finish_reason, bool(answer.calls)) or "",
             )
             for index, answer in enumerate(answers)
         ]
         head = self._heading
         return ChatCompletion(head.id, head.created, head.model, choices, usage)
+
+    def _message(self, answer: Answered) -> AnswerMessage:
+        message = AnswerMessage(answer.text or (None if self._tools else ""))
+        if answer.calls:
+            message.tool_calls = [_call(call) for call in answer.calls]
+        return message
+
+    def _reason(self, ended: str | None, called: bool) -> str | None:
+        by_name = self._tools and self._tools.only
+        return "tool_calls" if ended == "stop" and called and not by_name else ended
 
     def _chunk(self, choices: list[ChunkChoice], usage: Any) -> ChatChunk:
         head = self._heading
@@ -154,3 +198,15 @@ class ChatShape:
 
     def _shown(self, entries: Sequence[Entry]) -> Any:
         return chat_logprobs(self._tokenizer, entries) if self._logprobs else None
+
+
+def _call(call: ToolCall) -> MessageToolCall:
+    return MessageToolCall(call.id, FunctionCall(call.name, call.arguments))
+
+
+def _delta(part: CallDelta) -> ToolCallDelta:
+    function = FunctionDelta(part.arguments)
+    if not part.name:
+        return ToolCallDelta(part.index, function)
+    function.name = part.name
+    return ToolCallDelta(part.index, function, part.id, "function")

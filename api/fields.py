@@ -69,7 +69,11 @@ NOT_HERE: dict[str, tuple[Any, ...]] = {
     "use_beam_search": (False,),
     "web_search_options": (),
 }
-_ONLY_MESSAGES = ("tool_calls", "tool_call_id", "function_call", "audio")
+_INSTEAD = {
+    "functions": "send chat tools instead",
+    "function_call": "send chat a tool_choice instead",
+}
+_ONLY_MESSAGES = ("function_call", "audio")
 
 
 def decode(body: bytes, kind: type[R]) -> tuple[R, list[str]]:
@@ -149,7 +153,9 @@ _STEP = re.compile(r"(\w+)|\[(\d+|\.\.\.)\]")
 def _refuse(values: dict[str, Any], names: list[str], own: Mapping[str, NotHere]) -> None:
     """``own`` are the refusals of one endpoint, beside those of all."""
     for name in names:
-        known = own.get(name) or (NotHere(NOT_HERE[name]) if name in NOT_HERE else None)
+        known = own.get(name)
+        if known is None and name in NOT_HERE:
+            known = NotHere(NOT_HERE[name], _INSTEAD.get(name, "leave it out"))
         if known and not any(_same(values[name], one) for one in known.neutral):
             hint = f" or send {shown(known.neutral[0])}" if known.neutral else ""
             raise bad_request(
@@ -160,11 +166,11 @@ def _refuse(values: dict[str, Any], names: list[str], own: Mapping[str, NotHere]
             if message.get(name) is not None:
                 where = f"messages[{index}].{name}"
                 raise bad_request(f"{where} is not supported by this server; leave it out", where)
-        if message.get("role") in ("tool", "function"):
+        if message.get("role") == "function":
             where = f"messages[{index}].role"
             raise bad_request(
-                f"{where} is {message['role']!r}; tool calls are not supported by this server: "
-                "use system, developer, user or assistant",
+                f"{where} is 'function', which is not supported by this server; send a tool's "
+                "message with the tool_call_id of the call",
                 where,
             )
 
@@ -196,7 +202,7 @@ def _wrong(message: str, values: Any, kind: type[msgspec.Struct], within: str) -
         return bad_request(f"{what} must be {_range(types)}", name)
     if problem.startswith("Invalid enum value"):
         words = [str(word) for one in types for word in getattr(one, "values", ())]
-        allowed = ", ".join(words[:-1]) + f" or {words[-1]}"
+        allowed = " or ".join(filter(None, (", ".join(words[:-1]), words[-1])))
         return bad_request(f"{what} must be {allowed}", name)
     problem = problem.replace("`", "").replace(" | ", " or ")
     return bad_request(f"{where or 'the body'}: {problem[:1].lower()}{problem[1:]}", name)

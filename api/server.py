@@ -18,6 +18,7 @@ from ..engine.errors import UserError
 from .app import create_app
 from .engine_thread import EngineThread
 from .serving import MAX_BODY, Serving
+from .tool_template import check_parser
 
 Progress = Callable[[str, float | None], None]
 
@@ -39,6 +40,7 @@ class ServerSettings:
     max_queued: int = MAX_QUEUED
     max_body: int = MAX_BODY
     drain: float = DRAIN_SECONDS
+    tool_parser: str = "auto"
 
 
 def serve(model: str, settings: ServerSettings, engine: dict[str, Any], progress: Progress) -> None:
@@ -46,6 +48,7 @@ def serve(model: str, settings: ServerSettings, engine: dict[str, Any], progress
 
     Raises UserError for an address that cannot be had, before anything slow begins.
     """
+    check_parser(settings.tool_parser)
     sock = bind(settings.host, settings.port)
     with contextlib.closing(sock):
         # Threads that spin while they wait take the time of those that serve.
@@ -64,6 +67,7 @@ def serve(model: str, settings: ServerSettings, engine: dict[str, Any], progress
             api_key=settings.api_key,
             cors=settings.cors,
             max_body=settings.max_body,
+            tool_parser=settings.tool_parser,
         )
         gc.collect()
         gc.freeze()  # the model lives as long as the server: no collection need walk it

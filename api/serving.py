@@ -16,6 +16,7 @@ from .connection import read_body
 from .engine_thread import EngineThread
 from .errors import ApiError, bad_request, no_such_model
 from .fields import R, decode
+from .tool_template import tool_template
 
 T = TypeVar("T")
 
@@ -25,7 +26,7 @@ MAX_BODY = 16 << 20  # bytes
 @dataclass
 class Serving:
     """One model, as its clients see it. ``model`` is the name they ask for, ``cors`` the origins of
-    the web pages that may."""
+    the web pages that may, ``tool_parser`` what reads the model's calls."""
 
     model: str
     tokenizer: Tokenizer
@@ -34,11 +35,13 @@ class Serving:
     api_key: str | None = None
     cors: tuple[str, ...] = ()
     max_body: int = MAX_BODY
+    tool_parser: str = "auto"
     created: int = field(default_factory=lambda: int(time.time()))
 
     def __post_init__(self) -> None:
         # One thread: long texts are tokenized in turn and out of the event loop's way.
         self._encoder = ThreadPoolExecutor(1, "tokenizer")
+        self.tools = tool_template(self.tokenizer, self.tool_parser)
 
     @property
     def context(self) -> int:

@@ -12,8 +12,10 @@ from .fields import check_ids
 from .protocol import ChatRequest, DetokenizeRequest, Text, TokenizeRequest, TokenizerInfo, Tokens
 from .replies import json_reply
 from .serving import Serving
+from .tools import read_tools
 
 _ABOUT_TEMPLATE = ("chat_template_kwargs", "add_generation_prompt", "continue_final_message")
+_ABOUT_CHAT = (*_ABOUT_TEMPLATE, "tools", "tool_choice")
 
 
 async def tokenize(request: Request) -> Response:
@@ -30,7 +32,7 @@ async def tokenize(request: Request) -> Response:
 
 
 async def _of_text(serving: Serving, asked: TokenizeRequest) -> list[int]:
-    for name in _ABOUT_TEMPLATE:
+    for name in _ABOUT_CHAT:
         if getattr(asked, name) is not None:
             raise bad_request(f"{name} needs messages; prompt has no template", name)
     text, special = asked.prompt or "", asked.add_special_tokens is not False
@@ -47,7 +49,9 @@ async def _of_chat(serving: Serving, asked: TokenizeRequest) -> list[int]:
             "add_special_tokens",
         )
     about: dict[str, Any] = {name: getattr(asked, name) for name in _ABOUT_TEMPLATE}
-    return await apply_template(serving, ChatRequest(messages=asked.messages or [], **about))
+    chat = ChatRequest(messages=asked.messages or [], **about)
+    tools = read_tools(asked.tools, asked.tool_choice, None, serving.tools)
+    return await apply_template(serving, chat, tools=tools)
 
 
 async def detokenize(request: Request) -> Response:

@@ -135,9 +135,9 @@ class CallParser:
     def _between(self, text: str) -> str:
         """At the beginning, or after a call, of an answer in a bare format."""
         opening = self._format.opening
-        rest = text.lstrip()
+        rest = text.lstrip(_SPACE)
         if self.calls and rest.startswith(";"):
-            rest = rest[1:].lstrip()
+            rest = rest[1:].lstrip(_SPACE)
         gap = text[: len(text) - len(rest)]
         if rest.startswith("{"):
             self._expect_call(gap, self._functions)

@@ -7,7 +7,7 @@ is made; nothing here ever runs code from a checkpoint.
 import codecs
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from inspect import signature
 from pathlib import Path
@@ -17,8 +17,11 @@ from .errors import RequestRefused, UserError
 from .generation_config import eos_token_ids
 from .models.files import read_json
 
-Message = dict[str, str]
-"""One turn of a chat: ``{"role": "user", "content": "..."}``."""
+Message = dict[str, Any]
+"""One turn of a chat: ``{"role": "user", "content": "..."}``, as chat templates know it.
+
+An assistant's may have ``tool_calls``, with their arguments as an object; a ``tool``'s answers one.
+"""
 
 
 def has_tokenizer(directory: Path) -> bool:
@@ -117,13 +120,44 @@ class Tokenizer:
         add_generation_prompt: bool = True,
         continue_final_message: bool = False,
         template_kwargs: Mapping[str, Any] | None = None,
+        tools: Sequence[Mapping[str, Any]] | None = None,
     ) -> list[int]:
         """Token ids of a conversation, ready for the assistant's turn.
 
         ``continue_final_message`` leaves the last message open, to be gone on with.
-        ``template_kwargs`` are variables of the model's own template. Raises UserError for a model
-        without a chat template, and where the template refuses.
+        ``template_kwargs`` are variables of the model's own template. ``tools`` are for it to show
+        as it does; not all templates do. Raises UserError for a model without a chat template, and
+        where the template refuses.
         """
+        return self._apply_chat(
+            messages,
+            template_kwargs,
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=continue_final_message,
+            tools=list(tools) if tools else None,
+            tokenize=True,
+            return_dict=False,
+        )
+
+    def chat_text(
+        self,
+        messages: Sequence[Message],
+        *,
+        add_generation_prompt: bool = True,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+    ) -> str:
+        """What `apply_chat` would have the model read, as text."""
+        return self._apply_chat(
+            messages,
+            None,
+            add_generation_prompt=add_generation_prompt,
+            tools=list(tools) if tools else None,
+            tokenize=False,
+        )
+
+    def _apply_chat(
+        self, messages: Sequence[Message], template_kwargs: Mapping[str, Any] | None, **how: Any
+    ) -> Any:
         if not self.has_chat_template:
             raise UserError(
                 f"{self.directory.name} has no chat template: it is a base model, or "
@@ -138,19 +172,21 @@ class Tokenizer:
         if taken := [name for name in variables if name in own]:
             raise UserError(f"{taken[0]} is no variable of a chat template; leave it out")
         try:
-            return self._hf.apply_chat_template(
-                list(messages),
-                add_generation_prompt=add_generation_prompt,
-                continue_final_message=continue_final_message,
-                tokenize=True,
-                return_dict=False,
-                **variables,
-            )
-        except (TemplateError, TypeError, KeyError, ValueError) as error:
+            return self._hf.apply_chat_template(list(messages), **how, **variables)
+        except (TemplateError, TypeError, KeyError, ValueError, RecursionError) as error:
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise UserError(
                 f"the model's chat template refuses these messages: {reason}"
             ) from error
+
+    def special_tokens(self, texts: Collection[str]) -> dict[int, str]:
+        """By id, those of ``texts`` that are special tokens, which have no text in an answer."""
+        added = self._hf.added_tokens_decoder.items()
+        return {
+            token: entry.content
+            for token, entry in added
+            if token in self._special and entry.content in texts
+        }
 
     def detokenizer(self, prompt: Sequence[int] = ()) -> "Detokenizer":
         """A fresh Detokenizer for the tokens that follow ``prompt``."""

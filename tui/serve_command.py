@@ -70,6 +70,13 @@ def add_parser(commands: Any) -> None:
         metavar="S",
         help="seconds that requests under way are given at the end (default: %(default)s)",
     )
+    serve.add_argument(
+        "--tool-parser",
+        default="auto",
+        metavar="FORMAT",
+        help="how the model writes tool calls: hermes, llama3 or none; "
+        "auto reads one that the chat template has written (default: %(default)s)",
+    )
     add_engine_flags(serve)
 
 
@@ -91,6 +98,7 @@ def run(args: argparse.Namespace) -> int:
         max_queued=args.max_queued_requests,
         max_body=args.max_request_mb << 20,
         drain=args.drain,
+        tool_parser=args.tool_parser,
     )
     serve(args.model, settings, engine, print_progress())
     return 0
