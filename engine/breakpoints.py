@@ -11,6 +11,7 @@ a stop is up to `debugger.py`; how conditions are written is in `conditions.py`.
 
 from collections import deque
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from .conditions import Condition, parse
 from .errors import UserError
@@ -53,6 +54,19 @@ def on_block(block: int) -> Condition:
 # --- breakpoints and their stops -----------------------------------------------------------------
 
 
+class BreakpointInfo(NamedTuple):
+    """A `Breakpoint` as it is at one moment, free to be read in any thread."""
+
+    id: int
+    condition: str
+    ignore: int
+    log_only: bool
+    temporary: bool
+    enabled: bool
+    hits: int
+    last: Stop | None
+
+
 @dataclass(slots=True, eq=False)
 class Breakpoint:
     """A condition to watch for. ``hits`` counts all times it fired, the ignored ones too.
@@ -68,7 +82,21 @@ class Breakpoint:
     temporary: bool = False
     enabled: bool = True
     hits: int = 0
+    last: Stop | None = None  # the latest hit that was not ignored
     _held: bool | None = field(default=None, repr=False)  # the state condition's last answer
+
+    @property
+    def info(self) -> BreakpointInfo:
+        return BreakpointInfo(
+            self.id,
+            self.condition.text,
+            self.ignore,
+            self.log_only,
+            self.temporary,
+            self.enabled,
+            self.hits,
+            self.last,
+        )
 
     def arm(self, state: EngineState) -> None:
         """Learn whether a condition on the state is true already, if that is not known."""
@@ -157,6 +185,7 @@ class Breakpoints:
                 text, hit = breakpoint.condition.text, breakpoint.hits
                 if hit > breakpoint.ignore:
                     stop = Stop(breakpoint.id, text, hit, step, index, event)
+                    breakpoint.last = stop
                     (self._logged if breakpoint.log_only else stops).append(stop)
                     if breakpoint.temporary:
                         self.disable(breakpoint.id)

@@ -67,7 +67,11 @@ class Condition:
     _test: Compute = field(repr=False, compare=False)
 
     def holds(self, state: EngineState, event: Event | None = None) -> bool:
-        return bool(self._test(state, event))
+        return bool(self.value(state, event))
+
+    def value(self, state: EngineState, event: Event | None = None) -> Any:
+        """What the text comes to: of ``free / 2`` a number; `MISSING` where there is none."""
+        return self._test(state, event)
 
 
 def parse(text: str) -> Condition:

@@ -9,9 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from ...engine.breakpoints import BreakpointInfo
 from ...engine.config import EngineConfig
 from ...engine.debugger import Mode
 from ...engine.events import StepRecord
+from ...engine.stops import Stop, Stopped
 
 
 class Detokenizer(Protocol):
@@ -70,6 +72,14 @@ class ModeChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class BreakpointsChanged:
+    """``all`` that are set now, and the hits that log-only ones noted ``logged`` since the last."""
+
+    all: tuple[BreakpointInfo, ...]
+    logged: tuple[Stop, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Rejected:
     """A command could not be carried out; everything else goes on."""
 
@@ -85,7 +95,17 @@ class Failed:
     log: str = ""
 
 
-Message = Progress | Ready | StepRecord | ModeChanged | Rejected | Failed
+# `Stopped` comes before the `ModeChanged` that says it is paused.
+Message = (
+    Progress
+    | Ready
+    | StepRecord
+    | ModeChanged
+    | Stopped
+    | BreakpointsChanged
+    | Rejected
+    | Failed
+)
 
 
 class Sink(Protocol):
@@ -97,10 +117,13 @@ class Sink(Protocol):
 class Source(Protocol):
     """Something to watch. Every call returns at once and may come from the screen's thread.
 
-    ``can_control`` is false for a recording or a server that may only be looked at.
+    Not every source can do everything: nobody sends a prompt to a recording. What `why_not` gives
+    a reason against is not called.
     """
 
-    can_control: bool
+    def why_not(self, verb: str) -> str:
+        """Why the method called ``verb`` cannot work here, in a line; empty if it can."""
+        ...
 
     def start(self, sink: Sink) -> None: ...
 
@@ -111,6 +134,20 @@ class Source(Protocol):
     def pause(self) -> None: ...
 
     def submit(self, text: str) -> None: ...
+
+    def abort(self, request: int) -> None: ...
+
+    def until(self, condition: str, rate: float | None = None) -> None:
+        """Play to the step in which ``condition`` comes true. Raises `UserError` if unreadable."""
+        ...
+
+    def add_breakpoint(self, condition: str, ignore: int = 0, log_only: bool = False) -> int:
+        """Stop, or only note it, when ``condition`` says so; gives the id. Raises `UserError`."""
+        ...
+
+    def remove_breakpoint(self, id: int) -> None: ...
+
+    def enable_breakpoint(self, id: int, on: bool) -> None: ...
 
     def close(self) -> None:
         """End it, after the step in progress."""

@@ -7,9 +7,21 @@ from dataclasses import dataclass, field
 from ...engine.debugger import Arrival, Debugger
 from ...engine.engine import Engine
 from ...engine.errors import UserError
+from ...engine.events import StepRecord
 from ...engine.sampling import SamplingParams
+from ...engine.stops import Stop
 from ..crash import write_log
-from .base import Codec, Failed, ModeChanged, ModelInfo, Progress, Ready, Rejected, Sink
+from .base import (
+    BreakpointsChanged,
+    Codec,
+    Failed,
+    ModeChanged,
+    ModelInfo,
+    Progress,
+    Ready,
+    Rejected,
+    Sink,
+)
 
 ReportProgress = Callable[[str, float | None], None]
 
@@ -32,13 +44,44 @@ class _Left(BaseException):
     for a fault and carry on."""
 
 
+class _Reporter:
+    """Puts into ``sink`` what ``debugger`` has to say besides the records, once each."""
+
+    def __init__(self, debugger: Debugger, sink: Sink) -> None:
+        self._debugger = debugger
+        self._sink = sink
+        self._stop = debugger.last_stop
+        self._told = BreakpointsChanged(())
+        self._logged = debugger.logged[-1:]
+
+    def changed(self) -> None:
+        debugger = self._debugger
+        self.breakpoints()
+        if debugger.last_stop is not None and debugger.last_stop is not self._stop:
+            self._stop = debugger.last_stop
+            self._sink.put(self._stop)
+        self._sink.put(ModeChanged(debugger.mode, debugger.rate, debugger.idle))
+
+    def breakpoints(self, record: StepRecord | None = None) -> None:
+        """Tell of breakpoints that came, went or were hit."""
+        found = tuple(breakpoint.info for breakpoint in self._debugger.breakpoints)
+        if found == self._told.all:
+            return
+        self._told = BreakpointsChanged(found, self._newly_logged())
+        self._sink.put(self._told)
+
+    def _newly_logged(self) -> tuple[Stop, ...]:
+        logged = self._debugger.logged
+        seen = next((i for i, stop in enumerate(logged, 1) if stop in self._logged), 0)
+        self._logged = logged[-1:]
+        return logged[seen:]
+
+
 class LocalSource:
     """Runs ``open_session``, submits the first requests, then obeys the switches until closed.
 
     ``params`` is how prompts typed at the screen are sampled.
     """
-
-    can_control = True
 
     def __init__(
         self,
@@ -82,6 +125,30 @@ class LocalSource:
             else:
                 self._debugger.submit(prompt, self._params)
 
+    def why_not(self, verb: str) -> str:
+        return ""
+
+    def abort(self, request: int) -> None:
+        if self._debugger:
+            self._debugger.abort(request)
+
+    def until(self, condition: str, rate: float | None = None) -> None:
+        if self._debugger:
+            self._debugger.until(condition, rate)
+
+    def add_breakpoint(self, condition: str, ignore: int = 0, log_only: bool = False) -> int:
+        if not self._debugger:
+            raise UserError("the engine is still loading; set the breakpoint when it is there")
+        return self._debugger.add_breakpoint(condition, ignore=ignore, log_only=log_only)
+
+    def remove_breakpoint(self, id: int) -> None:
+        if self._debugger:
+            self._debugger.remove(id)
+
+    def enable_breakpoint(self, id: int, on: bool) -> None:
+        if self._debugger:
+            (self._debugger.enable if on else self._debugger.disable)(id)
+
     def close(self) -> None:
         self._closed = True
         if self._debugger:
@@ -117,11 +184,11 @@ class LocalSource:
         session = self._open(report)
         engine = session.engine
         debugger = Debugger(engine, on_error=lambda message: sink.put(Rejected(message)))
-        debugger.on_change = lambda: sink.put(
-            ModeChanged(debugger.mode, debugger.rate, debugger.idle)
-        )
+        reporter = _Reporter(debugger, sink)
+        debugger.on_change = reporter.changed
         sink.put(Ready(engine.config, session.info, session.codec))
         engine.log.listen(sink.put)
+        engine.log.listen(reporter.breakpoints)
         for arrival in session.arrivals:
             at_step, prompt, params, priority = arrival
             debugger.submit(prompt, params, at_step, priority)
