@@ -33,6 +33,17 @@ RUN, LOOK, MOVE, CHOOSE, APP = "Run", "Look", "Move", "Choose", "Application"
 ACTIONS: tuple[Action, ...] = (
     Action("step", "s", "s", "Step", "take one step, then pause", RUN, "step", 0),
     Action("play", "space", "space", "Play or pause", "run at the chosen speed", RUN, "play", 1),
+    Action("go_on", "c", "c", "Continue", "run on to the next stop, at full speed", RUN, "cont", 7),
+    Action(
+        "until", "u", "u", "Run until…", "run until a condition comes true: free < 10", RUN,
+        "until", 8,
+    ),
+    Action(
+        "toggle_break", "b", "b", "Break here",
+        "stop at the next event about what the cursor is on, or no longer", RUN, "break", 7,
+    ),
+    Action("breakpoints", "B", "B", "Breakpoints", "list them, switch or remove them", RUN),
+    Action("watch", "w", "w", "Watch…", "keep a value in sight: free, running / batch", RUN),
     Action("slower", "less_than_sign", "<", "Slower", "lower the speed", RUN, "slower", 7),
     Action("faster", "greater_than_sign", ">", "Faster", "raise the speed", RUN, "faster", 7),
     Action("prompt", "i", "i", "New prompt", "type a prompt and send it", RUN, "prompt", 2),
@@ -80,9 +91,12 @@ ACTIONS: tuple[Action, ...] = (
     ),
     Action("clear", "escape", "esc", "Clear", "end the selection", CHOOSE, "clear", 3),
     Action("help", "question_mark", "?", "Help", "keys, glyphs and words", APP, "help", 2),
+    Action("command", "colon", ":", "Command line", "type what to do, tab completes", LOOK,
+        "command", 6,
+    ),
     Action(
         "command_palette", "ctrl+p", "^p", "All actions", "find any of these by name", APP,
-        "actions", 6,
+        "actions", 8,
     ),
     Action(
         "quit", "q,ctrl+q,ctrl+c", "q", "Quit", "stop the engine and leave; ctrl+c does too", APP,

@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Iterable
 from functools import partial
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from textual.app import App, SystemCommand
 from textual.dom import DOMNode
@@ -19,19 +19,36 @@ from textual.notifications import SeverityLevel
 from textual.screen import Screen
 
 from ..engine.events import StepFailed, StepRecord
+from ..engine.stops import Stopped
 from .actions import ACTIONS, APP, bindings
+from .commands import COMMANDS
 from .crash import write_log
 from .inbox import Inbox
-from .palette import DARK, LIGHT
+from .palette import DARK, OWN
 from .screens.help import HelpScreen
 from .screens.loading import LoadingScreen
 from .screens.main import MainScreen
-from .sources.base import Failed, ModeChanged, Progress, Ready, Rejected, Source
+from .sources.base import (
+    BreakpointsChanged,
+    Failed,
+    ModeChanged,
+    Progress,
+    Ready,
+    Rejected,
+    Source,
+)
 from .sources.base import Message as SourceMessage
 from .store import Store
 
 TICK = 0.1  # seconds between looks into the inbox while the engine plays
 TAKE = 0.05  # seconds one look may take before keys and drawing get their turn
+
+
+@runtime_checkable
+class Synced(Protocol):
+    """A screen that shows what is in the store."""
+
+    def sync(self) -> None: ...
 
 
 class DebuggerApp(App[None]):
@@ -56,8 +73,8 @@ class DebuggerApp(App[None]):
         self._code = 0
         self._inbox = Inbox(lambda: self.post_message(self.Woken()))
         self.animation_level = "none"
-        self.register_theme(DARK)
-        self.register_theme(LIGHT)
+        for theme in OWN:
+            self.register_theme(theme)
         self.theme = DARK.name
 
     def on_mount(self) -> None:
@@ -100,6 +117,8 @@ class DebuggerApp(App[None]):
         if any_came and self.store is not None and self.main is not None:
             self.store.settle()
             self.main.sync()
+            if isinstance(self.screen, Synced):
+                self.screen.sync()
 
     def _take(self, message: SourceMessage) -> None:
         store = self.store
@@ -110,6 +129,8 @@ class DebuggerApp(App[None]):
                     self.notify(event.error, title="the step failed", severity="error")
         elif isinstance(message, ModeChanged) and store is not None:
             store.change_mode(message)
+        elif isinstance(message, Stopped | BreakpointsChanged) and store is not None:
+            store.stops.take(message)
         elif isinstance(message, Progress):
             self.loading_screen.show(message)
         elif isinstance(message, Ready):
@@ -173,6 +194,12 @@ class DebuggerApp(App[None]):
             if action.name != "command_palette" and hasattr(here, f"action_{action.name}"):
                 title = f"{action.title} ({action.shown})"
                 yield SystemCommand(title, action.about, partial(self._act, here, action.call))
+        main = self.main
+        if main is not None and screen is main:
+            for command in COMMANDS.values():
+                if command.needs_words:
+                    ask = partial(main.type_command, command.name + " ")
+                    yield SystemCommand(f"{command.usage} (:)", command.about, ask)
         yield SystemCommand("Theme", "choose other colours", self.action_change_theme)
 
     async def _act(self, here: DOMNode, call: str) -> None:

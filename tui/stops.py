@@ -1,48 +1,77 @@
-"""Where the engine stopped and why, and the breakpoints that were set, as the screens know them."""
+"""Where the engine stopped and why, and the breakpoints that are set, as the screens know them."""
 
-from collections import deque
+from collections import OrderedDict
+from collections.abc import Iterable
+from typing import NamedTuple
 
 from ..engine.breakpoints import BreakpointInfo
 from ..engine.stops import Stop, Stopped, StopReason
+from .explain import Note, explain
 from .sources.base import BreakpointsChanged
 
-RETAIN = 1000  # stops and logged hits that are remembered
+RETAIN = 1000  # steps whose stops and hits are remembered
+GLYPH, LOGGED = "◉", "◌"
 
-# What a person asked for step by step is no news.
-_QUIET = (StopReason.STEP, StopReason.PAUSE)
+
+class Hit(NamedTuple):
+    """A breakpoint that fired; ``logged`` if it only took note of that."""
+
+    stop: Stop
+    logged: bool
+
+    @property
+    def note(self) -> Note:
+        """It as a line of the why pane."""
+        stop = self.stop
+        verb = "noted" if self.logged else "stopped"
+        cause = explain(stop.event)
+        what = f": {cause.sentence}" if cause else "."
+        text = f"Breakpoint {stop.breakpoint} ({stop.condition}) {verb} at {stop.what}{what}"
+        glyph, style = (LOGGED, "dim") if self.logged else (GLYPH, "bad")
+        return Note(glyph, style, text, getattr(stop.event, "req", -1))
 
 
 class Stops:
-    """``all`` stops in order, ``logged`` hits of log-only breakpoints, ``breakpoints`` now."""
+    """``latest`` is the last stop, ``breakpoints`` are those set now, the one run to included."""
 
     def __init__(self) -> None:
-        self.all: deque[Stopped] = deque(maxlen=RETAIN)
-        self.logged: deque[Stop] = deque(maxlen=RETAIN)
         self.breakpoints: tuple[BreakpointInfo, ...] = ()
-        self.version = 0
+        self.latest: Stopped | None = None
+        self._steps: OrderedDict[int, Stopped] = OrderedDict()
+        self._hits: OrderedDict[int, list[Hit]] = OrderedDict()
 
     def take(self, message: Stopped | BreakpointsChanged) -> None:
-        self.version += 1
-        if isinstance(message, Stopped):
-            self.all.append(message)
-        else:
+        if isinstance(message, BreakpointsChanged):
             self.breakpoints = message.all
-            self.logged.extend(message.logged)
+            self._add(Hit(stop, True) for stop in message.logged)
+            return
+        self.latest = self._steps[message.step] = message
+        if len(self._steps) > RETAIN:
+            self._steps.popitem(last=False)
+        self._add(Hit(stop, False) for stop in message.hits)
 
-    def at(self, step: int) -> Stopped | None:
-        """The stop at the end of ``step`` that is worth a word: a breakpoint's, one that was run
-        to, or one for which there was a condition to reach."""
-        latest = next((s for s in reversed(self.all) if s.step == step), None)
-        if latest and (latest.reason not in _QUIET or latest.until):
-            return latest if latest.hits or latest.until else None
-        return None
+    def _add(self, hits: Iterable[Hit]) -> None:
+        for hit in hits:
+            self._hits.setdefault(hit.stop.step, []).append(hit)
+        while len(self._hits) > RETAIN:
+            self._hits.popitem(last=False)
 
-    def hits(self, step: int) -> list[Stop]:
-        """What fired in ``step``, of stopping and of log-only breakpoints, in order."""
-        found = [hit for stop in self.all if stop.step == step for hit in stop.hits]
-        found += (hit for hit in self.logged if hit.step == step)
-        return sorted(found, key=lambda hit: hit.index)
+    def hits(self, step: int) -> list[Hit]:
+        """What fired in ``step``."""
+        return self._hits.get(step, [])
+
+    def why(self, step: int) -> str:
+        """Why it stopped after ``step``, in a line, if somebody wanted to know: empty for a step
+        or a pause that was asked for by key."""
+        stop = self._steps.get(step)
+        if stop is None or not (stop.hits or stop.until):
+            return ""
+        if stop.reason is StopReason.BREAKPOINT:
+            first = stop.hits[0]
+            more = f" (and {len(stop.hits) - 1} more)" if len(stop.hits) > 1 else ""
+            return f"breakpoint {first.breakpoint}: {first.condition} · at {first.what}{more}"
+        return stop.text
 
     def before(self, step: int) -> int:
         """The step of the latest stop before ``step``; 0, the start, if there was none."""
-        return max((s.step for s in self.all if s.step < step), default=0)
+        return next((s for s in reversed(self._steps) if s < step), 0)

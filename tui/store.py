@@ -27,6 +27,8 @@ from .selection import NOTHING, Links, Target, resolve
 from .sources.base import Codec, ModeChanged, ModelInfo
 from .spans import Spans
 from .steps import StepSeries
+from .stops import Stops
+from .watches import Watches
 
 KEEP_STEPS = 300  # steps whose notes can be scrolled back to
 KEEP_STEPS_BACK = 40  # the same where they have to be read from the record first
@@ -70,6 +72,8 @@ class Store:
         self._latest: deque[StepNotes] = deque([StepNotes(0)], maxlen=KEEP_STEPS)
         self.history = self._latest
         self._looked_at: Position | None = None  # None: the end, wherever that moves
+        self.stops = Stops()
+        self.watches = Watches()
         self.mode = Mode.PAUSED
         self.rate: float | None = None
         self.idle = True
@@ -95,6 +99,7 @@ class Store:
         self.lints.apply(record, self.now)
         _note(self._latest, record)
         self.idle = self.idle and not (self.now.waiting or self.now.running)
+        self.watches.note(self.now)
 
     def change_mode(self, message: ModeChanged) -> None:
         self.mode, self.rate, self.idle = message.mode, message.rate, message.idle

@@ -5,6 +5,7 @@ in, by step, so that it is right wherever in the past the screens stand.
 """
 
 from collections import OrderedDict
+from typing import TypeGuard
 
 from ..engine.conditions import Condition, parse
 from ..engine.errors import UserError
@@ -135,5 +136,5 @@ def sparks(values: list[int | float]) -> str:
     return "".join(SPARKS[round((value - low) * scale)] for value in values)
 
 
-def _number(value: Value) -> bool:
+def _number(value: Value) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool)

@@ -218,7 +218,7 @@ async def test_the_cursor_on_the_first_line_follows_its_request_once_it_was_put_
 
 async def test_the_colours_can_be_changed() -> None:
     async with running(NARROW) as on:
-        for theme in ("minisgl-light", "nord", "ansi-dark"):
+        for theme in ("light", "high-contrast", "ansi", "nord", "ansi-dark"):
             on.app.theme = theme
             await on.step()
             assert "prefill" in on.text() or "decode" in on.text()

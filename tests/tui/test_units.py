@@ -13,7 +13,7 @@ from minisgl_tui.engine.state import EngineState, RequestState
 from minisgl_tui.tui.cells import GLYPHS, STYLES, CellMap, code_for
 from minisgl_tui.tui.decoding import Texts
 from minisgl_tui.tui.explain import NOTES, explain
-from minisgl_tui.tui.palette import STATUS_GLYPHS, style_table
+from minisgl_tui.tui.palette import OWN, STATUS_GLYPHS, style_table
 from minisgl_tui.tui.screens.layout import PANES, Layout, layout_for, panes_shown
 from minisgl_tui.tui.selection import Target, resolve
 from minisgl_tui.tui.text import bar, cell_len, clip, clip_left, pad, plain, visible, wrap
@@ -47,10 +47,12 @@ def test_a_bar_shows_every_part_that_is_not_zero() -> None:
 
 def test_every_state_has_a_glyph_of_its_own_and_a_known_style() -> None:
     assert len(set(GLYPHS)) == len(GLYPHS)
-    table = style_table(dark=True)
+    table, *others = (style_table(theme) for theme in OWN)
     assert all((style, "") in table for style in STYLES)
     assert len({table[style, ""] for style in STYLES[:5]}) == 5
-    assert style_table(dark=False).keys() == table.keys()
+    assert all(other.keys() == table.keys() for other in others)
+    glyphs = [glyph for glyph, _ in STATUS_GLYPHS.values()]
+    assert len(set(glyphs)) == len(glyphs) - 1  # stop and length are both finished
     for _, style in STATUS_GLYPHS.values():
         assert (style, "") in table
 

@@ -108,7 +108,7 @@ class HelpScreen(ModalScreen[None]):
     ]
 
     def compose(self) -> ComposeResult:
-        table = style_table(self.app.current_theme.dark)
+        table = style_table(self.app.current_theme)
         text = Text()
         for line in help_lines():
             for part, style in line:

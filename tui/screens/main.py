@@ -4,10 +4,11 @@ What the panes show is in `views/`, which of them show in `layout.py`, and what 
 the source's business.
 """
 
+from math import inf
+
 from textual import on
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
-from textual.screen import Screen
 
 from ...engine.debugger import Mode
 from ..actions import ACTIONS, CHOOSE, LOOK, MOVE, RUN, bindings
@@ -26,9 +27,11 @@ from ..views.status import RATES, hint_line, rate_text, status_lines
 from ..views.timeline import TimelineView
 from ..views.tree import TreeView
 from ..views.why import WhyView
+from ..watches import watch_lines
 from ..widgets.bars import Bar, LinkBar
 from ..widgets.pane import Pane
 from ..widgets.strip import StepStrip
+from .commanding import Commanding
 from .filter import FilterScreen
 from .layout import (
     BATCH,
@@ -47,22 +50,33 @@ from .layout import (
 )
 from .prompt import PromptScreen
 
+# Which call on the source an action comes down to.
+_VERBS = {
+    "step": "step",
+    "play": "play",
+    "go_on": "play",
+    "slower": "play",
+    "faster": "play",
+    "prompt": "submit",
+    "until": "until",
+    "abort": "abort",
+    "toggle_break": "add_breakpoint",
+}
 
-class MainScreen(Screen[None]):
+
+class MainScreen(Commanding):
     """Shows ``store`` and passes commands on to ``source``."""
 
     BINDINGS = bindings(RUN, LOOK, MOVE, CHOOSE)
     AUTO_FOCUS = ""
 
     def __init__(self, store: Store, source: Source) -> None:
-        super().__init__()
-        self.store = store
-        self.source = source
+        super().__init__(store, source)
         self.active = BATCH
         self.zoomed = False
         self.shape = Layout.TINY
         self._looked_at: dict[int, int] = {}  # when each pane was the active one, as a count
-        self._rate = RATES.index(4)
+        self.rate: float | None = 4  # steps a second that play runs at; None: all it can
         self.events = EventsView()
         views = (
             BatchView(),
@@ -100,6 +114,7 @@ class MainScreen(Screen[None]):
                 yield panes[BLOCKS]
                 yield panes[TREE]
         yield self.strip
+        yield Bar(self._watches, id="watches")
         yield Bar(lambda width: [hint_line(store, width)], id="hint")
         yield LinkBar(self._keys, id="keys")
 
@@ -124,6 +139,9 @@ class MainScreen(Screen[None]):
         self._entitle()
         for bar in self.query(Bar):
             bar.sync()
+
+    def rearrange(self) -> None:
+        self._arrange()
 
     def _arrange(self) -> None:
         """Fit the panes to the size of the terminal."""
@@ -151,10 +169,18 @@ class MainScreen(Screen[None]):
         failure = self.query_one("#failure")
         failure.display = bool(self.store.failure) and not tiny
         failure.styles.height = len(self._failure_lines(width - 4)) + 2
+        self._size_the_watches(tiny)
         self._size_the_map(shown, width, height)
         if not tiny:
             self.pane.focus(scroll_visible=False)
         self.call_after_refresh(self.sync)
+
+    def _size_the_watches(self, tiny: bool) -> None:
+        """As many lines as they take, but no more than the layout can spare."""
+        watches = self.query_one("#watches")
+        watches.display = bool(self.store.watches.all) and not tiny
+        most = {Layout.NARROW: 1, Layout.MEDIUM: 2}.get(self.shape, 4)
+        watches.styles.height = max(1, min(most, len(self._watches(self.app.size.width))))
 
     def _size_the_map(self, shown: frozenset[int], width: int, height: int) -> None:
         """The block map gets the lines it needs, but never more than the tree below it."""
@@ -202,6 +228,10 @@ class MainScreen(Screen[None]):
             return "pause"
         return "unzoom" if name == "zoom" and self.zoomed else word
 
+    def _watches(self, width: int) -> list[Line]:
+        store = self.store
+        return watch_lines(store.watches, store.stops, store.state, width)
+
     def _too_small(self, width: int) -> list[Line]:
         columns, rows = self.app.size
         need = "×".join(map(str, SMALLEST))
@@ -228,16 +258,16 @@ class MainScreen(Screen[None]):
     def why_not(self, name: str) -> str:
         """Why the action would do nothing now; empty if it would do something."""
         store = self.store
-        if name in ("step", "play", "prompt", "slower", "faster"):
-            if not self.source.can_control:
-                return "this source can be watched, not controlled"
-            if store.failure:
-                return "the engine has stopped"
-        if name in ("step", "play") and store.idle:
+        verb = _VERBS.get(name)
+        if verb and (reason := self.source.why_not(verb)):
+            return reason
+        if verb and store.failure:
+            return "the engine has stopped"
+        if name in ("step", "play", "go_on", "until") and store.idle:
             return "there is nothing to run: press i to send a prompt"
-        if name == "slower" and self._rate == 0:
+        if name == "slower" and self.rate == RATES[0]:
             return f"this is the lowest speed: {rate_text(RATES[0])}"
-        if name == "faster" and self._rate == len(RATES) - 1:
+        if name == "faster" and self.rate is None:
             return "this is the highest speed: no pause between steps"
         if name == "clear" and store.selected is None and not (self.zoomed or self._filtered):
             return "nothing is selected"
@@ -254,23 +284,21 @@ class MainScreen(Screen[None]):
         """The active pane shows only the events that a filter lets through."""
         return self.active == EVENTS and self.events.filter is not None
 
-    def _may(self, name: str) -> bool:
-        reason = self.why_not(name)
-        if reason:
-            self.notify(reason, severity="warning", timeout=3)
-        return not reason
-
     # --- running ---------------------------------------------------------------------------------
 
     def action_step(self) -> None:
-        if self._may("step"):
+        if self.may("step"):
             self.source.step()
 
     def action_play(self) -> None:
         if self.store.mode is Mode.PLAYING:
             self.source.pause()
-        elif self._may("play"):
-            self.source.play(RATES[self._rate])
+        elif self.may("play"):
+            self.source.play(self.rate)
+
+    def action_go_on(self) -> None:
+        if self.may("go_on"):
+            self.source.play(None)
 
     def action_slower(self) -> None:
         self._change_rate("slower", -1)
@@ -279,10 +307,18 @@ class MainScreen(Screen[None]):
         self._change_rate("faster", 1)
 
     def _change_rate(self, name: str, by: int) -> None:
-        if not self._may(name):
+        if not self.may(name):
             return
-        self._rate += by
-        rate = RATES[self._rate]
+        rates = [*(rate for rate in RATES if rate is not None), inf]
+        now = inf if self.rate is None else self.rate
+        others = [rate for rate in rates if (rate > now if by > 0 else rate < now)]
+        if others:
+            rate = min(others) if by > 0 else max(others)
+            self.set_rate(None if rate == inf else rate)
+
+    def set_rate(self, rate: float | None) -> None:
+        """What play runs at, from now on."""
+        self.rate = rate
         if self.store.mode is Mode.PLAYING:
             self.source.play(rate)
         else:
@@ -290,7 +326,7 @@ class MainScreen(Screen[None]):
         self.sync()
 
     def action_prompt(self) -> None:
-        if self._may("prompt"):
+        if self.may("prompt"):
             self.app.push_screen(PromptScreen(), self._send)
 
     def _send(self, text: str | None) -> None:
@@ -323,9 +359,10 @@ class MainScreen(Screen[None]):
 
     def action_filter(self) -> None:
         filter = self.events.filter
-        self.app.push_screen(FilterScreen(filter.text if filter else ""), self._set_filter)
+        self.app.push_screen(FilterScreen(filter.text if filter else ""), self.set_filter)
 
-    def _set_filter(self, filter: EventFilter | None) -> None:
+    def set_filter(self, filter: EventFilter | None) -> None:
+        """Show the events that ``filter`` lets through; one without a text lets all."""
         if filter is not None:
             self.events.filter = filter if filter.text else None
             self.panes[EVENTS].to_top()
@@ -333,7 +370,7 @@ class MainScreen(Screen[None]):
 
     def action_match(self, by: int) -> None:
         """Go to the next event that the filter lets through, and select what it is about."""
-        if not self._may("match"):
+        if not self.may("match"):
             return
         pane = self.panes[EVENTS]
         if self.active != EVENTS:
@@ -341,7 +378,7 @@ class MainScreen(Screen[None]):
         else:
             pane.move(0, by)
         if pane.target is not None:
-            self._select(pane.target)
+            self.select(pane.target)
         self._moved()
 
     def action_up(self) -> None:
@@ -353,11 +390,11 @@ class MainScreen(Screen[None]):
         self._moved()
 
     def action_left(self) -> None:
-        if self._may("left"):
+        if self.may("left"):
             self.pane.sideways(-1)
 
     def action_right(self) -> None:
-        if self._may("right"):
+        if self.may("right"):
             self.pane.sideways(1)
 
     def action_top(self) -> None:
@@ -383,22 +420,23 @@ class MainScreen(Screen[None]):
     # --- choosing --------------------------------------------------------------------------------
 
     def action_select(self) -> None:
-        if self._may("select"):
+        if self.may("select"):
             target = self.pane.target
-            self._select(None if target == self.store.selected else target)
+            self.select(None if target == self.store.selected else target)
 
     def action_clear(self) -> None:
         if self.store.selected is not None:
-            self._select(None)
+            self.select(None)
         elif self._filtered:
             self.events.filter = None
             self.sync()
         elif self.zoomed:
             self.action_zoom()
         else:
-            self._may("clear")
+            self.may("clear")
 
-    def _select(self, target: Target | None) -> None:
+    def select(self, target: Target | None) -> None:
+        """Light up ``target``, and in the other panes what belongs to it; None ends that."""
         self.store.select(target)
         for number, pane in self.panes.items():
             if number != self.active:
@@ -412,4 +450,4 @@ class MainScreen(Screen[None]):
 
     @on(Pane.Chosen)
     def _pane_chosen(self, message: Pane.Chosen) -> None:
-        self._select(message.target)
+        self.select(message.target)

@@ -97,14 +97,7 @@ class Failed:
 
 # `Stopped` comes before the `ModeChanged` that says it is paused.
 Message = (
-    Progress
-    | Ready
-    | StepRecord
-    | ModeChanged
-    | Stopped
-    | BreakpointsChanged
-    | Rejected
-    | Failed
+    Progress | Ready | StepRecord | ModeChanged | Stopped | BreakpointsChanged | Rejected | Failed
 )
 
 

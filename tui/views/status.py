@@ -3,6 +3,7 @@
 from collections import Counter
 
 from ...engine.debugger import Mode
+from ..stops import GLYPH as STOP_GLYPH
 from ..store import Store
 from ..text import Line, bar, cell_len, clip, plain
 
@@ -103,6 +104,9 @@ def _hint(store: Store, width: int) -> tuple[str, str]:
         return "no requests yet: press i to send a prompt", "accent"
     if state.step == 0 and store.mode is Mode.PAUSED:
         return "press s to take the first step, space to run, ? for help", "accent"
+    stop = store.stops.why(state.step) if store.mode is Mode.PAUSED else ""
+    if stop:
+        return f"{STOP_GLYPH} {stop}", "bad"
     return step_summary(store, width), "dim"
 
 

@@ -63,7 +63,7 @@ class LineWidget(Widget):
     def render_line(self, y: int) -> Strip:
         if not self._table:
             self._base = self.rich_style
-            table = style_table(self.app.current_theme.dark)
+            table = style_table(self.app.current_theme)
             self._table = {key: self._base + style for key, style in table.items()}
         width = self.content_size.width
         row = self._rows[y] if y < len(self._rows) else ()

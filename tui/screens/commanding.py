@@ -1,0 +1,151 @@
+"""What of the debugger's screen is command: its command line, its breakpoints, what may be done now.
+
+`MainScreen` is this and the panes. What each command does is in `../commands.py`.
+"""
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING, cast
+
+from textual.screen import Screen
+
+from ...engine.breakpoints import on_block, on_node, on_request
+from ...engine.errors import UserError
+from ...engine.stops import Stop
+from ..commands import execute
+from ..selection import Target
+from ..sources.base import Source
+from ..store import Store
+from ..widgets.pane import Pane
+from .breakpoints import BreakpointsScreen
+from .command import CommandScreen
+from .layout import WHY
+
+if TYPE_CHECKING:
+    from .main import MainScreen
+
+_BREAK_ON = {"request": on_request, "node": on_node, "block": on_block}
+
+
+class Commanding(Screen[None]):
+    """A screen over ``store`` whose commands go to ``source``."""
+
+    def __init__(self, store: Store, source: Source) -> None:
+        super().__init__()
+        self.store = store
+        self.source = source
+        self._typed: list[str] = []  # command lines, oldest first
+
+    # --- the panes' part -------------------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def pane(self) -> Pane: ...
+
+    @abstractmethod
+    def why_not(self, name: str) -> str:
+        """Why the action would do nothing now; empty if it would do something."""
+
+    @abstractmethod
+    def select(self, target: Target | None) -> None: ...
+
+    @abstractmethod
+    def action_pane(self, number: int) -> None: ...
+
+    @abstractmethod
+    def rearrange(self) -> None:
+        """Make room for what has come, or take back what has gone."""
+
+    @abstractmethod
+    def sync(self) -> None: ...
+
+    # --- what may be done ------------------------------------------------------------------------
+
+    def check(self, name: str) -> None:
+        """Raises `UserError` with the reason if the action would do nothing now."""
+        if reason := self.why_not(name):
+            raise UserError(reason)
+
+    def may(self, name: str) -> bool:
+        """Whether the action would do something; if not, the reason is shown."""
+        reason = self.why_not(name)
+        if reason:
+            self.notify(reason, severity="warning", timeout=3)
+        return not reason
+
+    # --- commands --------------------------------------------------------------------------------
+
+    def action_command(self, line: str = "") -> None:
+        self.type_command(line)
+
+    @property
+    def _whole(self) -> "MainScreen":
+        """This screen with its panes, which is what commands are carried out on."""
+        return cast("MainScreen", self)
+
+    def type_command(self, line: str = "", error: str = "") -> None:
+        """Open the command line with ``line`` in it."""
+        self.app.push_screen(CommandScreen(self._whole, line, error, self._typed), self._execute)
+
+    def _execute(self, line: str | None) -> None:
+        if not line:
+            return
+        if line not in self._typed[-1:]:
+            self._typed.append(line)
+        try:
+            execute(self._whole, line)
+        except UserError as error:
+            self.type_command(line, str(error))
+        self.sync()
+
+    def do(self, call: str) -> None:
+        """Run the action as its key would."""
+        name = call.partition("(")[0]
+        here = self if hasattr(self, f"action_{name}") else self.app
+        self.call_later(self.app.run_action, call, here)
+
+    def tell(self, message: str) -> None:
+        self.notify(message, timeout=4)
+
+    def action_until(self) -> None:
+        if self.may("until"):
+            self.type_command("until ")
+
+    def action_watch(self) -> None:
+        self.type_command("watch ")
+
+    # --- breakpoints -----------------------------------------------------------------------------
+
+    def action_toggle_break(self) -> None:
+        """Set a breakpoint on what is selected or under the cursor, or take it away again."""
+        if not self.may("toggle_break"):
+            return
+        target = self.pane.target or self.store.selected
+        if target is None:
+            self.type_command("break ")
+            return
+        condition = _BREAK_ON[target.kind](target.id).text
+        for breakpoint in self.store.stops.breakpoints:
+            if breakpoint.condition == condition:
+                self.source.remove_breakpoint(breakpoint.id)
+                self.tell(f"breakpoint {breakpoint.id} is gone: {condition}")
+                return
+        id = self.source.add_breakpoint(condition)
+        self.tell(f"breakpoint {id}: stops when {condition}")
+
+    def action_breakpoints(self) -> None:
+        self.app.push_screen(BreakpointsScreen(self.store, self.source), self._breakpoint_chosen)
+
+    def _breakpoint_chosen(self, chosen: str | Stop | None) -> None:
+        if isinstance(chosen, Stop):
+            self.show_stop(chosen)
+        elif chosen is not None:
+            self.type_command(chosen)
+
+    def show_stop(self, stop: Stop) -> None:
+        """Select what the event of ``stop`` was about, and show the decisions."""
+        request, node = getattr(stop.event, "req", -1), getattr(stop.event, "node", -1)
+        if request >= 0:
+            self.select(Target("request", request))
+        elif node >= 0:
+            self.select(Target("node", node))
+        self.action_pane(WHY)
