@@ -21,13 +21,13 @@ import msgspec
 from .config import EngineConfig
 from .errors import UserError
 from .events import AnyEvent, Position, StepRecord
-from .state import EngineState, RequestState, Snapshot
+from .state import EngineState, RequestState, Snapshot, no_collection
 from .trace import Ended, LineMaker, Snap
 
-KEEP_BYTES = 64 << 20  # of states found lately, as long as they would be as lines
-KEEP_AT_LEAST = 3
+KEEP = 32  # states found lately …
+KEEP_BYTES = 64 << 20  # … unless they would be longer than this as lines …
+KEEP_AT_LEAST = 3  # … but so many in any case
 BEFORE = 16  # records between the state that was asked for and an earlier one that is kept with it
-SMALLEST = 32 << 10  # what a state is taken to weigh at the least
 
 
 class Span(NamedTuple):
@@ -203,10 +203,7 @@ class History:
         if not len(self):
             return f"there is no {position}: nothing is recorded"
         if low == high:
-            return (
-                f"there is no step {position.step}; the recording goes from {self.start} to "
-                f"{self.end}"
-            )
+            return f"there is no step {position.step}; the recording goes to {self.end}"
         last = self.position_after(high)
         return (
             f"there is no event {position}; step {position.step} has {self._firsts[low]} to "
@@ -253,6 +250,10 @@ class History:
 
     def state_after(self, records: int) -> EngineState:
         """The state after the first ``records`` records; the caller's own too."""
+        with no_collection():
+            return self._find(records)
+
+    def _find(self, records: int) -> EngineState:
         done, snapshot, weight = self._nearest(records)
         state = EngineState.restore(snapshot) if snapshot else EngineState(self.config)
         for number in range(done, records):
@@ -283,22 +284,23 @@ class History:
             if snapshot is None:
                 k -= 1
                 continue
-            weight = max(SMALLEST, frame.span.length)
+            weight = frame.span.length
             self._remember(frame.records, snapshot, weight)
             return frame.records, snapshot, weight
         if not lately:
-            return 0, None, SMALLEST
+            return 0, None, 0
         self._lately.move_to_end(lately)
         return lately, *self._lately[lately]
 
     def _remember(self, records: int, snapshot: Snapshot, weight: int) -> None:
         self._lately[records] = (snapshot, weight)
         self._lately.move_to_end(records)
-        while (
-            len(self._lately) > KEEP_AT_LEAST
-            and sum(weight for _, weight in self._lately.values()) > KEEP_BYTES
+        total = sum(weight for _, weight in self._lately.values())
+        while len(self._lately) > KEEP or (
+            total > KEEP_BYTES and len(self._lately) > KEEP_AT_LEAST
         ):
-            self._lately.popitem(last=False)
+            _, (_, weight) = self._lately.popitem(last=False)
+            total -= weight
 
     def _snapshot(self, frame: Keyframe) -> Snapshot | None:
         """None if it is of no use: with something in it that only a newer program knows, say."""

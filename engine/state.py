@@ -181,7 +181,7 @@ class EngineState:
 
     def snapshot(self) -> Snapshot:
         """All of it as it is now, apart from what happens to the state later."""
-        with _no_collection():
+        with no_collection():
             return Snapshot(
                 **{name: getattr(self, name) for name in _SAME},
                 **{name: getattr(self, name)[:] for name in _LISTS},
@@ -201,7 +201,7 @@ class EngineState:
             setattr(state, name, getattr(snapshot, name))
         for name in _LISTS:
             setattr(state, name, getattr(snapshot, name)[:])
-        with _no_collection():
+        with no_collection():
             state.requests = {id: request.copy() for id, request in snapshot.requests.items()}
             state.nodes = {id: node.copy() for id, node in snapshot.nodes.items()}
         state.block_state = bytearray(snapshot.block_state)
@@ -468,7 +468,7 @@ class EngineState:
 
 
 @contextmanager
-def _no_collection() -> Iterator[None]:
+def no_collection() -> Iterator[None]:
     """Tens of thousands of new lists set off full collections, which take several times as long as
     making them; none of them is garbage."""
     was_on = gc.isenabled()

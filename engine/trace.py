@@ -108,18 +108,18 @@ _encode = msgspec.json.Encoder().encode
 class LineMaker:
     """Lines for records and snapshots, and when a snapshot is due.
 
-    One is due when the records since the last take as many bytes as it did: so the snapshots at
-    most double a file, and whoever seeks reads at most as much again as the snapshot he starts at.
+    One is due when the records since the last take half as many bytes as it did: replaying a record
+    takes longer than reading a snapshot of that length, and a file at most triples.
     """
 
     def __init__(self) -> None:
         self._since = 0
-        self._last = SPARSEST
+        self._wait = SPARSEST
         self._told: set[int] = set()  # requests in `Ended` lines
 
     @property
     def due(self) -> bool:
-        return self._since >= self._last
+        return self._since >= self._wait
 
     def record(self, record: ev.StepRecord) -> bytes:
         line = b'{"k":"step","n":%d,%b\n' % (len(record.events), _encode(record)[1:])
@@ -138,7 +138,7 @@ class LineMaker:
         self._told = finished
         lines = [_encode(Ended(ended)) + b"\n"] if ended else []
         lines.append(_encode(Snap(msgspec.structs.replace(snapshot, requests=live))) + b"\n")
-        self._last = max(SPARSEST, sum(map(len, lines)))
+        self._wait = max(SPARSEST, sum(map(len, lines)) // 2)
         return lines
 
 
