@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .llm import LLM
-    from .sampling import SamplingParams
+    from .sampling import Grammar, SamplingParams
 
-__all__ = ["LLM", "SamplingParams"]
+__all__ = ["LLM", "Grammar", "SamplingParams"]
 
 
 def __getattr__(name: str) -> Any:
@@ -17,8 +17,8 @@ def __getattr__(name: str) -> Any:
         from .llm import LLM
 
         return LLM
-    if name == "SamplingParams":
-        from .sampling import SamplingParams
+    if name in ("Grammar", "SamplingParams"):
+        from . import sampling
 
-        return SamplingParams
+        return getattr(sampling, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -282,11 +282,15 @@ class Engine:
             for row in plan.rows:
                 found = output.prompt_logprobs.get(row.request.id, ())
                 row.request.prompt_logprobs.extend(found)
-        if self._aborted:
-            keep = [i for i, row in enumerate(rows) if row.request.id not in self._aborted]
+        if self._aborted or output.failed:
+            gone = self._aborted.keys() | output.failed.keys()
+            keep = [i for i, row in enumerate(rows) if row.request.id not in gone]
             rows, tokens = [rows[i] for i in keep], [tokens[i] for i in keep]
             logprobs = [logprobs[i] for i in keep] if logprobs else ()
             self._end_aborted()
+            for request_id, message in output.failed.items():
+                if not self.requests[request_id].finished:
+                    self.scheduler.finish(self.requests[request_id], FinishReason.ERROR, message)
         ended = self._append(rows, tokens)
         for row, logprob in zip(rows, logprobs, strict=False):
             if logprob is not None:

@@ -23,6 +23,7 @@ from .policies import make_policies
 from .request import Request
 from .runner.attention.registry import make_backend
 from .runner.device import resolve_device, resolve_dtype
+from .runner.grammars import Grammars
 from .runner.graphs import CudaRecorder, DecodeGraphs
 from .runner.kv_cache import KVCache, blocks_in, bytes_per_block, default_blocks, parse_memory
 from .runner.model_runner import ModelRunner
@@ -167,7 +168,10 @@ class LLM:
         graphs = None
         if torch_device.type == "cuda" and cuda_graphs and attention == "auto":
             graphs = DecodeGraphs(decoder, cache, CudaRecorder())
-        self.runner = ModelRunner(decoder, cache, backend, graphs=graphs, seed=seed)
+        grammars = Grammars(self.tokenizer) if self.tokenizer else None
+        self.runner = ModelRunner(
+            decoder, cache, backend, graphs=graphs, grammars=grammars, seed=seed
+        )
         self.engine = Engine(config, self.runner)
         self._lock = Lock()
 

@@ -52,13 +52,16 @@ class StepOutput:
 
     ``logprobs`` is empty when nobody asked, else as long as ``tokens`` with None where not asked.
     ``prompt_logprobs``, by request id, are of the tokens that follow the positions ``Row.scored``.
-    ``timings`` are seconds by phase (``prepare``, ``forward``, ``sample``).
+    ``failed`` says, by request id, why a request that was to be given a token cannot be given one:
+    it ends with that error, and its token is dropped. ``timings`` are seconds by phase
+    (``prepare``, ``forward``, ``sample``).
     """
 
     tokens: Sequence[int]
     logprobs: Sequence[TokenLogprobs | None] = ()
     timings: dict[str, float] = field(default_factory=dict)
     prompt_logprobs: Mapping[int, list[TokenLogprobs]] = field(default_factory=dict)
+    failed: Mapping[int, str] = field(default_factory=dict)
 
 
 class Runner(Protocol):

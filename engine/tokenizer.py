@@ -54,7 +54,7 @@ class Tokenizer:
         if isinstance(own, int):
             eos[own] = None
         self.eos_ids: tuple[int, ...] = tuple(eos)
-        self._scheme = _byte_scheme(self._hf)
+        self._scheme, self._drops_first_space = _byte_scheme(self._hf)
         added = self._hf.added_tokens_decoder.items()
         self._special = frozenset(token for token, entry in added if entry.special)
         self._bytes: dict[int, bytes] = {}
@@ -66,6 +66,18 @@ class Tokenizer:
         """
         _check_text(text)
         return self._hf.encode(text, add_special_tokens=special)
+
+    def encode_within(self, text: str) -> list[int]:
+        """Token ids that spell ``text`` inside a longer one, none of them special; none at all
+        where the tokenizer writes it otherwise. For the tokenizers of `token_bytes` only."""
+        mark = _MARK if self._scheme == "sentencepiece" else ""  # it puts a space in front of all
+        ids = self._hf.backend_tokenizer.encode(mark + text, add_special_tokens=False).ids
+        start, before = 0, b""
+        while mark and start < len(ids) and not before.endswith(mark.encode()):
+            before += self.token_bytes(ids[start])
+            start += 1
+        spelled = b"".join(map(self.token_bytes, ids[start:]))
+        return ids[start:] if spelled == text.encode() else []
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ``ids`` without special tokens; U+FFFD where bytes form no character."""
@@ -79,7 +91,7 @@ class Tokenizer:
 
     def token_spelling(self, token: int) -> tuple[str, bytes]:
         """One token for a list of them, and its bytes; half a character is ``bytes:\\xf0\\x9f``."""
-        raw = b"" if self._scheme == "other" else self.token_bytes(token)
+        raw = self.token_bytes(token) if self.has_token_bytes else b""
         if not raw:
             text = self.token_text(token)
             return text, text.encode()
@@ -91,6 +103,21 @@ class Tokenizer:
     @property
     def vocab_size(self) -> int:
         return len(self._hf)
+
+    @property
+    def has_token_bytes(self) -> bool:
+        return self._scheme != "other"
+
+    @property
+    def algorithm(self) -> str:
+        """What cuts text into tokens: ``BPE``, ``Unigram``, ``WordPiece``."""
+        backend = getattr(self._hf, "backend_tokenizer", None)
+        return type(backend.model if backend else self._hf).__name__
+
+    @property
+    def special_ids(self) -> frozenset[int]:
+        """Tokens that mark something instead of being text."""
+        return self._special
 
     @property
     def kind(self) -> str:
@@ -190,9 +217,9 @@ class Tokenizer:
 
     def detokenizer(self, prompt: Sequence[int] = ()) -> "Detokenizer":
         """A fresh Detokenizer for the tokens that follow ``prompt``."""
-        if self._scheme == "other":
+        if not self.has_token_bytes:
             return WindowDetokenizer(self, prompt)
-        return ByteDetokenizer(self, prompt, drops_first_space=self._scheme == "sentencepiece")
+        return ByteDetokenizer(self, prompt, drops_first_space=self._drops_first_space)
 
     def token_bytes(self, token: int) -> bytes:
         """Bytes that ``token`` adds to a text; special tokens none.
@@ -332,6 +359,7 @@ def _check_text(text: Any) -> None:
 
 
 _BYTE_PIECE = re.compile("<0x[0-9A-Fa-f]{2}>")
+_MARK = "\x02"  # no vocabulary joins it to what follows
 _TAIL_TOKENS = 6  # enough context for any leading space, and for any character of one-byte tokens
 _TAIL_BYTES = 8  # twice the longest UTF-8 sequence
 
@@ -346,19 +374,22 @@ def byte_of_character() -> dict[str, int]:
     return table
 
 
-def _byte_scheme(hf: Any) -> str:
-    """How tokens spell bytes: ``byte-level``, ``sentencepiece`` (with byte fallback) or ``other``.
+def _byte_scheme(hf: Any) -> tuple[str, bool]:
+    """How tokens spell bytes: ``byte-level``, ``sentencepiece`` (with byte fallback) or ``other``;
+    and whether a text loses its first space, as Llama 2's does and Gemma's does not.
 
     Read from the decoder that the tokenizer itself would use.
     """
     decoder = getattr(getattr(hf, "backend_tokenizer", None), "decoder", None)
     if decoder is None:
-        return "other"
+        return "other", False
     steps = json.loads(decoder.__getstate__())
     steps = steps["decoders"] if steps["type"] == "Sequence" else [steps]
     kinds = [step["type"] for step in steps]
     if kinds == ["ByteLevel"]:
-        return "byte-level"
+        return "byte-level", False
+    if kinds == ["Replace", "ByteFallback", "Fuse"]:
+        return "sentencepiece", False
     if kinds == ["Replace", "ByteFallback", "Fuse", "Strip"] and steps[3]["start"] == 1:
-        return "sentencepiece"
-    return "other"
+        return "sentencepiece", True
+    return "other", False

@@ -1,5 +1,5 @@
-"""What requests change about their logits before temperature and filters: ``logit_bias``,
-``min_tokens`` and the penalties, in vLLM's order.
+"""What requests change about their logits before temperature and filters: the mask of a grammar,
+``logit_bias``, ``min_tokens`` and the penalties, in vLLM's order.
 
 A step touches only the logits of tokens that a request names or has used, so its cost goes with the
 distinct tokens of the requests that ask, not with the vocabulary. What a row becomes depends on its
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..request import Request
+from .constraints import Mask
 
 _EXTREME = 1e30  # repetition penalties beyond it, or below its inverse, would overflow float32
 
@@ -25,16 +26,22 @@ class Adjuster:
     def __init__(self) -> None:
         self._histories: WeakKeyDictionary[Request, _History] = WeakKeyDictionary()
 
-    def adjust(self, logits: Tensor, requests: Sequence[Request]) -> Tensor:
+    def adjust(
+        self, logits: Tensor, requests: Sequence[Request], mask: Mask | None = None
+    ) -> Tensor:
         """What to choose tokens from, given ``logits [S, vocab]`` float32 of the next token of each
-        request: the same tensor where nobody asks for a change, else a changed copy."""
+        request and what their grammars allow: the same tensor where nobody asks for a change, else
+        a changed copy."""
         rows = [(row, request) for row, request in enumerate(requests) if request.params.adjusts]
         if not rows:
             return logits
         histories = [(row, self._history(request)) for row, request in rows]
         adjusted = logits.clone(memory_format=torch.contiguous_format)
+        if mask:
+            mask.apply(adjusted)
         _add_bias(adjusted, histories)
-        _bar_ends(adjusted, rows)
+        ending = mask.ending if mask else ()
+        _bar_ends(adjusted, [(row, request) for row, request in rows if row not in ending])
         _penalise(adjusted, histories)
         return adjusted
 
@@ -83,12 +90,14 @@ def _add_bias(logits: Tensor, rows: Sequence[tuple[int, _History]]) -> None:
 
 
 def _bar_ends(logits: Tensor, rows: Sequence[tuple[int, Request]]) -> None:
-    """Keep the requests that are shorter than their ``min_tokens`` from ending."""
+    """Keep the requests that are shorter than their ``min_tokens`` from ending, and those that have
+    a grammar and want ``ignore_eos``."""
     vocab = logits.shape[-1]
     barred = [
         (row, [token for token in request.ends if 0 <= token < vocab])
         for row, request in rows
         if len(request.tokens) - request.prompt_len < request.params.min_tokens
+        or (request.params.grammar and request.params.ignore_eos)
     ]
     if barred:
         logits.view(-1)[_index(logits, barred)] = -torch.inf

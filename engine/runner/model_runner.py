@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..models.base import CausalLM
 from ..plan import Plan, Runner, StepOutput
+from ..sampling import SamplingParams
 from .adjuster import Adjuster
 from .attention.base import (
     AttentionBackend,
@@ -21,6 +22,8 @@ from .attention.base import (
     row_spans,
     token_slots,
 )
+from .constraints import Constraints
+from .grammars import Grammars
 from .graphs import DecodeGraphs
 from .kv_cache import KVCache
 from .prompt_scores import PromptScores
@@ -28,7 +31,8 @@ from .sampler import SampleRow, request_seed, sample, token_logprobs
 
 
 class ModelRunner(Runner):
-    """A ``Runner`` over a model with its weights; ``seed`` is the engine's."""
+    """A ``Runner`` over a model with its weights; ``seed`` is the engine's. Without ``grammars``
+    for its tokenizer it takes no grammar."""
 
     def __init__(
         self,
@@ -37,6 +41,7 @@ class ModelRunner(Runner):
         attention: AttentionBackend,
         *,
         graphs: DecodeGraphs | None = None,
+        grammars: Grammars | None = None,
         seed: int = 0,
     ) -> None:
         self.model = model
@@ -44,7 +49,15 @@ class ModelRunner(Runner):
         self.attention = attention
         self.graphs = graphs
         self.seed = seed
+        self.grammars = grammars
+        self._constraints = Constraints(grammars) if grammars else None
         self._adjuster = Adjuster()
+
+    def check(self, params: SamplingParams) -> None:
+        if self.grammars is None:
+            super().check(params)
+        else:
+            self.grammars.check(params)
 
     @torch.inference_mode()
     def execute(self, plan: Plan) -> StepOutput:
@@ -66,7 +79,9 @@ class ModelRunner(Runner):
             )
             for row in sampling
         ]
-        adjusted = self._adjuster.adjust(logits, [row.request for row in sampling])
+        requests = [row.request for row in sampling]
+        mask = self._constraints.mask(requests) if self._constraints else None
+        adjusted = self._adjuster.adjust(logits, requests, mask)
         tokens = sample(adjusted, rows) if rows else []
         logprobs = token_logprobs(logits, rows, tokens) if rows else []
         timings = {
@@ -74,7 +89,8 @@ class ModelRunner(Runner):
             "forward": forwarded - prepared,
             "sample": perf_counter() - forwarded,
         }
-        return StepOutput(tokens, logprobs, timings, scores.by_request() if scores else {})
+        scored = scores.by_request() if scores else {}
+        return StepOutput(tokens, logprobs, timings, scored, mask.failed if mask else {})
 
     @torch.inference_mode()
     def logits(self, plan: Plan) -> Tensor:

@@ -4,6 +4,7 @@ import random
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from types import FrameType
 from typing import Any
 from unittest.mock import patch
@@ -13,6 +14,7 @@ from helpers import Bench
 from minisgl_tui.engine.audit import audit
 from minisgl_tui.engine.errors import UserError
 from minisgl_tui.engine.events import EventLog, StepFailed
+from minisgl_tui.engine.plan import Plan, StepOutput
 from minisgl_tui.engine.policies import Fcfs, Lru, Newest
 from minisgl_tui.engine.request import FinishReason
 from minisgl_tui.engine.sampling import SamplingParams
@@ -347,3 +349,26 @@ def test_a_policy_of_ones_own_is_used() -> None:
     first, last = bench.submit([1], max_tokens=1), bench.submit([2], max_tokens=1)
     bench.step()
     assert (first.finished, last.finished) == (False, True)
+
+
+@pytest.mark.parametrize("aborted", [False, True])
+def test_a_request_that_its_runner_gives_up_ends_alone(aborted: bool):
+    bench = Bench()
+    gone, fine = bench.submit([1, 2, 3]), bench.submit([1, 2, 4])
+    execute = bench.runner.execute
+
+    def give_up(plan: Plan) -> StepOutput:
+        if aborted:
+            bench.engine.abort(gone.id)
+        return replace(execute(plan), failed={gone.id: "no token fits"})
+
+    with patch.object(bench.runner, "execute", give_up):
+        bench.step()
+    assert gone.output == [] and len(fine.output) == 1
+    if aborted:
+        assert gone.finish_reason is FinishReason.ABORT
+    else:
+        assert (gone.finish_reason, gone.message) == (FinishReason.ERROR, "no token fits")
+    assert not bench.events(StepFailed)
+    bench.finish()
+    assert fine.finish_reason is FinishReason.LENGTH

@@ -12,6 +12,8 @@ from minisgl_tui.engine.errors import UserError
 from minisgl_tui.engine.generation_config import eos_token_ids
 from minisgl_tui.engine.tokenizer import Detokenizer, Tokenizer
 
+from .tiny_tokenizers import save_sentencepiece, save_word_piece
+
 HARD_TEXTS = [
     "",
     "Hello, world!",
@@ -34,47 +36,17 @@ def byte_level(smollm: Path) -> Tokenizer:
 
 @pytest.fixture(scope="module")
 def sentencepiece(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
-    """Llama 2's kind: ▁ for spaces, one token per byte for what the vocabulary lacks."""
-    from tokenizers import Tokenizer as Raw
-    from tokenizers import decoders, models, normalizers
+    return Tokenizer(save_sentencepiece(tmp_path_factory.mktemp("sentencepiece")))
 
-    pieces = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
-    pieces += ["▁", *"abcdefghijklmnopqrstuvwxyzHW,.!é", "▁t", "he", "▁the", "lo", "llo"]
-    merges = [("▁", "t"), ("h", "e"), ("▁t", "he"), ("l", "lo"), ("l", "o")]
-    vocab = {piece: index for index, piece in enumerate(pieces)}
-    raw = Raw(models.BPE(vocab=vocab, merges=merges, unk_token="<unk>", byte_fallback=True))
-    raw.add_special_tokens(["<unk>", "<s>", "</s>"])
-    raw.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
-    raw.decoder = decoders.Sequence(
-        [
-            decoders.Replace("▁", " "),
-            decoders.ByteFallback(),
-            decoders.Fuse(),
-            decoders.Strip(content=" ", left=1),
-        ]
-    )
-    return save(raw, tmp_path_factory.mktemp("sentencepiece"))
+
+@pytest.fixture(scope="module")
+def gemma(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    return Tokenizer(save_sentencepiece(tmp_path_factory.mktemp("gemma"), prepends=False))
 
 
 @pytest.fixture(scope="module")
 def word_piece(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
-    """A kind whose tokens are no runs of bytes: spaces come from the decoder."""
-    from tokenizers import Tokenizer as Raw
-    from tokenizers import decoders, models, pre_tokenizers
-
-    pieces = ["[UNK]", *"abcdeñ日", *(f"##{letter}" for letter in "abcdeñ日"), "abc", "##de"]
-    vocab = {piece: index for index, piece in enumerate(pieces)}
-    raw = Raw(models.WordPiece(vocab=vocab, unk_token="[UNK]"))
-    raw.pre_tokenizer = pre_tokenizers.Whitespace()
-    raw.decoder = decoders.WordPiece(cleanup=False)
-    return save(raw, tmp_path_factory.mktemp("wordpiece"))
-
-
-def save(raw, directory: Path) -> Tokenizer:
-    raw.save(str(directory / "tokenizer.json"))
-    config = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "</s>"}
-    (directory / "tokenizer_config.json").write_text(json.dumps(config))
-    return Tokenizer(directory)
+    return Tokenizer(save_word_piece(tmp_path_factory.mktemp("wordpiece")))
 
 
 def pieces_of(detokenizer: Detokenizer, ids: list[int]) -> list[str]:
@@ -108,12 +80,38 @@ def test_byte_level_pieces_of_any_ids_join_to_the_decoded_whole(
 @PATIENT
 @given(TEXTS)
 @example("the hello, 😀😀 é 日本")
-def test_sentencepiece_pieces_join_to_the_decoded_whole(sentencepiece: Tokenizer, text: str):
-    ids = sentencepiece.encode(text)
-    pieces = pieces_of(sentencepiece.detokenizer(), ids)
-    assert "".join(pieces) == sentencepiece.decode(ids)
-    if "�" not in text:
-        assert not any("�" in piece for piece in pieces)
+def test_sentencepiece_pieces_join_to_the_decoded_whole(
+    sentencepiece: Tokenizer, gemma: Tokenizer, text: str
+):
+    for tokenizer in (sentencepiece, gemma):
+        ids = tokenizer.encode(text)
+        pieces = pieces_of(tokenizer.detokenizer(), ids)
+        assert "".join(pieces) == tokenizer.decode(ids)
+        if "�" not in text:
+            assert not any("�" in piece for piece in pieces)
+
+
+@PATIENT
+@given(TEXTS)
+@example("the hello, 😀😀 é 日本")
+@example(" two  spaces <|im_end|></s>")
+def test_text_inside_a_longer_one_is_spelled_exactly_or_not_at_all(
+    byte_level: Tokenizer, sentencepiece: Tokenizer, gemma: Tokenizer, text: str
+):
+    for tokenizer in (byte_level, sentencepiece, gemma):
+        ids = tokenizer.encode_within(text)
+        assert not tokenizer.special_ids.intersection(ids)
+        assert b"".join(map(tokenizer.token_bytes, ids)) in (text.encode(), b"")
+        if text and not any(name in text for name in ("<|im_end|>", "</s>")):
+            assert ids or tokenizer is not byte_level
+
+
+def test_text_inside_a_longer_one_has_the_tokens_it_would_have_there(
+    byte_level: Tokenizer, sentencepiece: Tokenizer
+):
+    for tokenizer in (byte_level, sentencepiece):
+        whole = tokenizer.encode("the hello the")
+        assert tokenizer.encode_within(" the") == whole[-1:]
 
 
 @PATIENT
@@ -137,7 +135,7 @@ def test_a_character_cut_off_by_the_end_is_flushed_as_one_replacement(byte_level
     assert "�" not in text and detokenizer.flush() == "�"
 
 
-@pytest.mark.parametrize("kind", ["byte_level", "sentencepiece"])
+@pytest.mark.parametrize("kind", ["byte_level", "sentencepiece", "gemma"])
 def test_a_prompt_that_ends_inside_a_character_has_it_completed(
     kind: str, request: pytest.FixtureRequest
 ):
@@ -147,7 +145,7 @@ def test_a_prompt_that_ends_inside_a_character_has_it_completed(
     assert "".join(pieces_of(tokenizer.detokenizer(ids[:cut]), ids[cut:])) == "😀 there"
 
 
-@pytest.mark.parametrize("kind", ["sentencepiece", "word_piece"])
+@pytest.mark.parametrize("kind", ["sentencepiece", "gemma", "word_piece"])
 def test_a_space_between_prompt_and_answer_is_kept(kind: str, request: pytest.FixtureRequest):
     tokenizer: Tokenizer = request.getfixturevalue(kind)
     first, both = tokenizer.encode("abc"), tokenizer.encode("abc abc")
