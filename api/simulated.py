@@ -1,6 +1,6 @@
 """A server on the model that computes nothing (`engine.bench.paced`), in a process of its own.
 
-started as    python -m minisgl_tui.api.simulated STEP_SECONDS
+started as    python -m minisgl_tui.api.simulated STEP_SECONDS NUM_BLOCKS
 says          {"url": "http://127.0.0.1:41234"}   once it listens
 reads         any line                            until its input ends, and so does it
 says          {"cpu": 1.25}                       seconds of processor time so far
@@ -18,7 +18,7 @@ from time import process_time
 import msgspec
 
 from ..engine.bench.measures import RunFailed
-from ..engine.bench.paced import MOST_STREAMS, PacedRunner, paced_engine
+from ..engine.bench.paced import MOST_STREAMS, NUM_BLOCKS, PacedRunner, paced_engine
 from ..engine.sampling import SamplingParams
 from ..engine.tokenizer import Tokenizer, byte_of_character
 from .engine_thread import EngineThread
@@ -27,6 +27,7 @@ from .serving import Serving
 
 HOST, MODEL = "127.0.0.1", "simulated"
 _PATIENCE = 10.0  # seconds to end by itself
+_TEMPLATE = "{% for one in messages %}{{ one.role }}: {{ one.content }}\n{% endfor %}"
 
 
 class Said(msgspec.Struct):
@@ -41,13 +42,14 @@ class SimulatedServer:
     """The server, as a process to ask. Use as a context manager; RunFailed where it does not
     start."""
 
-    def __init__(self, step_seconds: float) -> None:
+    def __init__(self, step_seconds: float, num_blocks: int = NUM_BLOCKS) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", __name__, str(step_seconds)],
+            [sys.executable, "-m", __name__, str(step_seconds), str(num_blocks)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
+        self.pid = self._process.pid
         self.url = str(json.loads(self._read())["url"])
 
     def __enter__(self) -> "SimulatedServer":
@@ -77,11 +79,11 @@ class SimulatedServer:
         return line
 
 
-def main(step_seconds: float) -> None:
+def main(step_seconds: float, num_blocks: int) -> None:
     with tempfile.TemporaryDirectory(prefix="minisgl-tui-") as directory:
         tokenizer = byte_tokenizer(Path(directory))
     runner = PacedRunner(step_seconds)
-    thread = EngineThread(paced_engine(runner), MOST_STREAMS)
+    thread = EngineThread(paced_engine(runner, num_blocks), MOST_STREAMS)
     serving = Serving(MODEL, tokenizer, SamplingParams(), thread)
     settings = ServerSettings(HOST, 0, MODEL, drain=0)
     with bind(HOST, 0) as sock:
@@ -101,7 +103,8 @@ def _answer(server: Server, runner: PacedRunner) -> None:
 
 
 def byte_tokenizer(directory: Path) -> Tokenizer:
-    """A tokenizer, written to ``directory``, whose tokens are the 256 bytes."""
+    """A tokenizer, written to ``directory``, whose tokens are the 256 bytes. Its chats are lines
+    that begin with the role."""
     from tokenizers import Tokenizer as Raw
     from tokenizers import decoders, models, pre_tokenizers
 
@@ -110,11 +113,10 @@ def byte_tokenizer(directory: Path) -> Tokenizer:
     raw.decoder = decoders.ByteLevel()
     raw.save(str(directory / "tokenizer.json"))
     (directory / "config.json").write_text('{"model_type": "llama"}')
-    (directory / "tokenizer_config.json").write_text(
-        '{"tokenizer_class": "PreTrainedTokenizerFast"}'
-    )
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "chat_template": _TEMPLATE}
+    (directory / "tokenizer_config.json").write_text(json.dumps(settings))
     return Tokenizer(directory)
 
 
 if __name__ == "__main__":
-    main(float(sys.argv[1]))
+    main(float(sys.argv[1]), int(sys.argv[2]))

@@ -18,7 +18,7 @@ from ..sampling import SamplingParams
 VOCABULARY = 256  # tokens are bytes; those it gives are letters
 LETTERS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 BLOCK_SIZE = 16
-MOST_STREAMS, CONTEXT = 4096, 4096
+MOST_STREAMS, CONTEXT, NUM_BLOCKS = 4096, 4096, 1 << 17
 
 
 class PacedRunner(Runner):
@@ -26,7 +26,7 @@ class PacedRunner(Runner):
     gives ``B``. ``ends`` has when each of the latest steps was done."""
 
     def __init__(self, seconds: float) -> None:
-        self.ends: deque[tuple[int, float]] = deque(maxlen=1 << 14)
+        self.ends: deque[tuple[int, float]] = deque(maxlen=1 << 12)
         self._seconds = seconds
 
     def execute(self, plan: Plan) -> StepOutput:
@@ -38,11 +38,11 @@ class PacedRunner(Runner):
         return StepOutput(tokens)
 
 
-def paced_engine(runner: PacedRunner) -> Engine:
-    """An engine with room for `MOST_STREAMS` short requests at once."""
+def paced_engine(runner: PacedRunner, num_blocks: int = NUM_BLOCKS) -> Engine:
+    """An engine that runs up to `MOST_STREAMS` requests at once."""
     config = EngineConfig(
         block_size=BLOCK_SIZE,
-        num_blocks=MOST_STREAMS * 32,
+        num_blocks=num_blocks,
         max_batch_tokens=1 << 16,
         max_running_requests=MOST_STREAMS,
         max_model_len=CONTEXT,

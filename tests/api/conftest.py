@@ -1,12 +1,15 @@
 """Live servers on loopback: a tiny random model for the protocol, the default one for texts."""
 
 import os
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from threading import Thread
-from typing import Any
+from typing import IO, Any
 
 # Before torch is imported: see tests/model/conftest.py.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -96,6 +99,38 @@ def live(llm: Any, **settings: Any) -> Iterator[Live]:
         running.join(30)
         thread.stop()
         assert not running.is_alive()
+
+
+@dataclass
+class Served:
+    """``minisgl-tui serve`` in a process of its own."""
+
+    process: subprocess.Popen[str]
+    url: str
+    _log: IO[str]
+
+    def said(self) -> str:
+        """All that it has written to stderr."""
+        self._log.seek(0)
+        return self._log.read()
+
+
+@contextmanager
+def served(model: str | Path, *flags: str) -> Iterator[Served]:
+    command = [sys.executable, "-m", "minisgl_tui.tui.cli", "serve", "--model", str(model)]
+    command += ["--port", "0", *flags]
+    with (
+        TemporaryFile("w+") as log,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as process,
+    ):
+        try:
+            assert process.stdout
+            first = process.stdout.readline()
+            one = Served(process, first.split(" at ")[-1].strip().removesuffix("/v1"), log)
+            assert " at http" in first, one.said()
+            yield one
+        finally:
+            process.kill()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -3,8 +3,6 @@
 import asyncio
 import logging
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +14,7 @@ from minisgl_tui.engine.errors import UserError
 from minisgl_tui.tui.serve_command import model_name
 from prometheus_client.parser import text_string_to_metric_families
 
-from .conftest import LOOPBACK, Live, live, tiny_llm
+from .conftest import LOOPBACK, Live, live, served, tiny_llm
 from .test_bad_requests import assert_refused
 from .waiting import until
 
@@ -185,24 +183,17 @@ def test_a_model_is_called_by_its_name_not_its_path(tmp_path: Path):
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 0), (signal.SIGTERM, -15)])
 def test_a_signal_lets_what_runs_finish(tiny_model: Path, number: int, code: int):
-    command = [sys.executable, "-m", "minisgl_tui.tui.cli", "serve", "--model", str(tiny_model)]
-    command += ["--port", "0", "--served-model-name", "t", "--dtype", "float32"]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout and process.stderr
-        first = process.stdout.readline()
-        url = first.split(" at ")[1].strip()
+    with served(tiny_model, "--dtype", "float32") as one:
         body = {"prompt": "x", "max_tokens": 300, "ignore_eos": True, "stream": True}
-        with httpx2.stream("POST", f"{url}/completions", json=body, timeout=60) as answer:
+        with httpx2.stream("POST", one.url + TEXT, json=body, timeout=60) as answer:
             lines = answer.iter_lines()
             assert next(lines).startswith("data: ")
-            process.send_signal(number)
+            one.process.send_signal(number)
             rest = [line for line in lines if line]
         assert rest[-1] == "data: [DONE]"
         assert '"finish_reason":"length"' in rest[-2]
-        assert process.wait(20) == code
-        assert "Traceback" not in process.stderr.read()
+        assert one.process.wait(20) == code
+        assert "Traceback" not in one.said()
 
 
 def test_what_is_not_done_in_time_ends_with_an_error(tiny_model: Path):
