@@ -107,7 +107,8 @@ async def assert_flat_process(pid: int, url: str, first: int, more: int) -> None
         start = first + part * more // 4
         ended = await soak(url, range(start, start + more // 4))
         now = await settled(f"after {start + more // 4} ({dict(ended)})")
-    assert now[0] < megabytes * 1.02 + 2
+    # The heap settles for long; what kept 1 kB of each visit would be over this.
+    assert now[0] < megabytes * 1.01 + 7
     assert now[1] <= files
 
 
