@@ -3,12 +3,15 @@
 import asyncio
 import json
 import random
+import threading
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import openai
 import pytest
+from minisgl_tui.api.responses_input import conversation
+from minisgl_tui.api.responses_protocol import ResponsesRequest
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import BaseModel, TypeAdapter
 
@@ -66,6 +69,9 @@ def events_of(raw: str) -> list[dict[str, Any]]:
         check_known(parsed)
         found.append(value)
     assert [event["sequence_number"] for event in found] == list(range(len(found)))
+    for event in found[:2]:
+        begun = event["response"]
+        assert (begun["status"], begun["output"], begun["usage"]) == ("in_progress", [], None)
     return found
 
 
@@ -154,12 +160,13 @@ def test_a_prompt_is_the_same_as_that_of_a_chat(smollm: Live):
 
 
 def test_instructions_and_leading_system_messages_are_one_message(tiny: Live):
-    system = {"role": "system", "content": [{"type": "input_text", "text": "b"}]}
-    user = {"role": "user", "content": "hi"}
-    body = {"instructions": "a", "input": [system, user], "max_output_tokens": 1}
-    tokens = tiny.post(PATH, **body).json()["usage"]["input_tokens"]
-    one = [{"role": "system", "content": "a\nb"}, user]
-    assert tokens == tiny.post("/tokenize", messages=one).json()["count"]
+    system = {"role": "developer", "content": [{"type": "input_text", "text": "b"}]}
+    user, late = {"role": "user", "content": "hi"}, {"role": "system", "content": "c"}
+    asked = ResponsesRequest(instructions="a", input=[system, system, user, late])
+    first, *others = conversation(asked)
+    assert first.role == "system" and isinstance(first.content, list)
+    assert [part.text for part in first.content] == ["a", "b", "b"]
+    assert [(one.role, one.content) for one in others] == [("user", "hi"), ("system", "c")]
 
 
 def test_an_answer_that_is_cut_is_incomplete(smollm: Live):
@@ -314,18 +321,24 @@ async def test_clients_that_leave_leave_nothing_behind(tiny: Live):
 
 async def test_a_failure_after_the_first_token_is_a_failed_response(tiny_model: Path):
     llm = tiny_llm(tiny_model)
-    execute, steps = llm.runner.execute, iter(range(5))
+    execute, steps, heard = llm.runner.execute, iter(range(5)), threading.Event()
 
     def fail_later(plan: Any) -> Any:
         if next(steps, None) is None:
+            assert heard.wait(30)
             raise RuntimeError("the device is gone")
         return execute(plan)
 
+    body = {"input": "hi", "max_output_tokens": 20, "ignore_eos": True, "stream": True}
     with live(llm) as server, pytest.MonkeyPatch.context() as patch:
         patch.setattr(llm.runner, "execute", fail_later)
         async with httpx2.AsyncClient(base_url=server.url) as http:
-            body = {"input": "hi", "max_output_tokens": 20, "ignore_eos": True}
-            *events, done, last = await streamed(http, body)
+            raw = ""
+            async with http.stream("POST", PATH, json=body) as answer:
+                async for text in answer.aiter_text():
+                    raw += text
+                    heard.set()
+            *events, done, last = events_of(raw)
             assert last["type"] == "response.failed" and last["response"]["status"] == "failed"
             error = last["response"]["error"]
             assert error["code"] == "server_error"
@@ -334,7 +347,7 @@ async def test_a_failure_after_the_first_token_is_a_failed_response(tiny_model: 
             said = "".join(e["delta"] for e in events if e["type"].endswith("text.delta"))
             assert last["response"]["output"] == [done["item"]]
             assert done["item"]["content"][0]["text"] == said != ""
-            assert_refused(await http.post(PATH, json={**body, "stream": True}), 500)
+            assert_refused(await http.post(PATH, json=body), 500)
         server.assert_nothing_left()
 
 
