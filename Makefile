@@ -8,7 +8,7 @@ BIN    := $(VENV)/bin
 run: $(VENV)/installed
 	@$(BIN)/minisgl-tui run $(ARGS)
 
-test: $(VENV)/installed-dev
+test: $(VENV)/installed-dev tests/node/node_modules/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/basedpyright
@@ -35,5 +35,12 @@ $(VENV)/installed-dev: pyproject.toml | $(VENV)/bin/python $(VENV)/typing
 	@$(BIN)/python -m pip install --quiet --editable '.[dev,serve]'
 	@touch $@ $(VENV)/installed
 
+# OpenAI's package for Node, which is one of the clients in the tests. Runs none of its scripts.
+tests/node/node_modules/installed: tests/node/package-lock.json
+	@node -e 'process.exit(+(parseInt(process.versions.node) < 20))' 2>/dev/null && npm -v >/dev/null 2>&1 \
+	  || { echo 'the tests need Node.js 20 or newer, with npm, in PATH'; exit 1; }
+	@npm ci --prefix tests/node --ignore-scripts --no-audit --no-fund --loglevel=error
+	@touch $@
+
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) tests/node/node_modules
