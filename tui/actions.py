@@ -68,6 +68,10 @@ ACTIONS: tuple[Action, ...] = (
         "more blocks in a cell, more steps in a column; the tree folded up", LOOK, argument="-1",
     ),
     Action(
+        "pick_out", "f", "f", "Pick out a state",
+        "in the block map, only blocks in one state stand out; again: the next state", LOOK,
+    ),
+    Action(
         "filter", "slash", "/", "Filter events", "show those that match, such as `req 7`", LOOK,
     ),
     Action(

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from ..engine import events as ev
 from ..engine.blocks import BlockState
 from ..engine.state import EngineState
+from .zoom import Zoomed
 
 FREE, PRIVATE, EVICTABLE, HELD, SHARED = range(5)  # SHARED + n - 2: held by n; the last: by 10 up
 MOST = SHARED + 8
@@ -31,6 +32,17 @@ class CellMap:
         self.counts = [0] * len(GLYPHS)
         self.counts[FREE] = num_blocks
         self.changed: set[int] = set()
+        self._zoomed: dict[tuple[int, int | None], Zoomed] = {}
+
+    def zoomed(self, size: int, state: int | None = None) -> Zoomed:
+        """The map with ``size`` blocks a cell; ``state`` is picked out. The one asked for last is
+        kept up to date."""
+        found = self._zoomed.get((size, state))
+        if found is None:
+            found = Zoomed(self.codes, size, state)
+            self._zoomed = {(size, state): found}
+        found.refresh()
+        return found
 
     @property
     def used(self) -> int:
@@ -89,6 +101,7 @@ class CellMap:
         return moved, counted
 
     def _follow(self, state: EngineState, moved: set[int], counted: set[int]) -> None:
+        fresh: list[int] = []
         for block in moved | counted:
             code = self._code(state, block)
             before = self.codes[block]
@@ -96,8 +109,10 @@ class CellMap:
                 self.codes[block] = code
                 self.counts[before] -= 1
                 self.counts[code] += 1
-                self.changed.add(block)
-        self.changed |= moved
+                fresh.append(block)
+        self.changed.update(moved, fresh)
+        for zoomed in self._zoomed.values():
+            zoomed.touch(fresh)
 
     def _code(self, state: EngineState, block: int) -> int:
         kind = state.block_state[block]

@@ -41,6 +41,9 @@ _GROUNDS: dict[str, tuple[str, str, str, str]] = {
     "linked": ("on #1d2a26", "on #d9efe5", "on #004a38", "underline"),
     "changed": ("bold on #3a3325", "bold on #ffeeba", "bold on #5c4600", "bold underline"),
     "lit": ("bold on #35604f", "bold on #a9dcc6", "bold on #007a55", "reverse"),
+    "shade1": ("on #131d26", "on #eef4f9", "on #1c1c1c", ""),
+    "shade2": ("on #192834", "on #dfeaf3", "on #2e2e2e", ""),
+    "shade3": ("on #203343", "on #cbdeec", "on #424242", ""),
     "cell": (
         "bold #000000 on #ffffff",
         "bold #ffffff on #000000",

@@ -18,7 +18,7 @@ from ..engine.debugger import Mode
 from ..engine.events import Position
 from ..engine.history import History
 from ..engine.lints import Lints
-from ..engine.state import ROOT, EngineState
+from ..engine.state import EngineState
 from .cells import CellMap
 from .decoding import Texts
 from .explain import Note, explain
@@ -29,6 +29,7 @@ from .spans import Spans
 from .steps import StepSeries
 from .stops import Stops
 from .watches import Watches
+from .weights import Weights
 
 KEEP_STEPS = 300  # steps whose notes can be scrolled back to
 KEEP_STEPS_BACK = 40  # the same where they have to be read from the record first
@@ -80,14 +81,14 @@ class Store:
         self.failure = ""
         self.selected: Target | None = None
         self.links: Links = NOTHING
-        self._order: list[int] | None = None
+        self._weights: Weights | None = None
 
     def apply(self, record: ev.StepRecord) -> None:
         """Take in one record."""
         if self.follows:
-            if any(isinstance(e, ev.Inserted | ev.Split | ev.Evicted) for e in record.events):
-                self._order = None
             self.cells.apply(self.state, record)
+            if self._weights is not None:
+                self._weights.apply(record.events)
         else:
             self.now.apply(record)
         if not self.replays:
@@ -152,7 +153,7 @@ class Store:
         self._look_anew()
 
     def _look_anew(self) -> None:
-        self._order = None
+        self._weights = None
         self.select(self.selected)
 
     def _picture(self, position: Position) -> tuple[EngineState, CellMap]:
@@ -185,17 +186,11 @@ class Store:
         return found or deque([StepNotes(0)])
 
     @property
-    def order(self) -> list[int]:
-        """The tree's nodes but the root, depth first; kept until the tree changes shape."""
-        if self._order is None:
-            nodes, order = self.state.nodes, []
-            stack = nodes[ROOT].children[::-1]
-            while stack:
-                id = stack.pop()
-                order.append(id)
-                stack += nodes[id].children[::-1]
-            self._order = order
-        return self._order
+    def weights(self) -> Weights:
+        """What hangs below each node of the tree; worked out when first asked for, then kept."""
+        if self._weights is None:
+            self._weights = Weights(self.state)
+        return self._weights
 
     @property
     def live(self) -> int:

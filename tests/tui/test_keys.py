@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 import pytest
 from minisgl_tui.engine.debugger import Mode
+from minisgl_tui.engine.state import ROOT
 from minisgl_tui.tui.actions import ACTIONS, APP
 from minisgl_tui.tui.screens.help import HelpScreen, help_lines
 from minisgl_tui.tui.screens.prompt import PromptScreen
@@ -249,7 +250,7 @@ async def test_a_click_selects_and_focuses() -> None:
         await on.pilot.click(pane, offset=(10, 2))
         await on.pilot.pause()
         assert on.main.active == 3
-        assert on.store.selected == Target("node", on.store.order[0])
+        assert on.store.selected == Target("node", on.store.weights.heaviest(ROOT, 1)[0])
         await on.pilot.click(on.main.panes[2], offset=(6, 3))
         await on.pilot.pause()
         assert on.store.selected == Target("block", 0)

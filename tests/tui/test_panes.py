@@ -6,7 +6,7 @@ import pytest
 from minisgl_tui.engine import events as ev
 from minisgl_tui.engine.config import EngineConfig
 from minisgl_tui.engine.sampling import SamplingParams
-from minisgl_tui.engine.state import RETAIN_FINISHED
+from minisgl_tui.engine.state import RETAIN_FINISHED, ROOT
 from minisgl_tui.tui.selection import Target
 from minisgl_tui.tui.store import Store
 from minisgl_tui.tui.text import cell_len, plain
@@ -156,10 +156,12 @@ def test_the_tree_shows_shared_runs_above_their_branches() -> None:
     lines = shown(TreeView(), store).splitlines()
     assert lines[0].split() == ["prefix", "node", "tokens", "blocks", "refs", "hits", "age"]
     assert lines[1].startswith("4 You are a careful guide")
-    assert lines[1].split()[-6:] == [str(store.order[0]), "16", "4", "4", "3", "1"]
-    assert lines[2].startswith("├╴2 … What is a")
-    assert lines[3].startswith("│ ├╴■  radix tree?")
-    assert lines[-1].startswith("└╴■ … What is preemption")
+    (head,) = store.weights.heaviest(ROOT, 2)
+    assert lines[1].split()[-6:] == [str(head), "16", "4", "4", "3", "1"]
+    assert lines[2].startswith("├╴■ … Why are long prompts")  # the heaviest comes first
+    assert lines[3].startswith("├╴2 … a")
+    assert lines[4].startswith("│ ├╴■  radix tree?")
+    assert lines[-1].startswith("└╴■ … preemption")
 
 
 def test_a_deep_tree_keeps_room_for_text() -> None:

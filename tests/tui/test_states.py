@@ -8,6 +8,7 @@ import pytest
 from minisgl_tui.engine.debugger import Debugger, Mode
 from minisgl_tui.engine.errors import UserError
 from minisgl_tui.engine.events import StepRecord
+from minisgl_tui.engine.state import ROOT
 from minisgl_tui.tui.inbox import Inbox
 from minisgl_tui.tui.selection import Target
 from minisgl_tui.tui.sources.base import ModeChanged
@@ -112,7 +113,7 @@ async def test_a_dead_engine_leaves_its_last_state_to_read(
         assert str(logs) in on.text().replace("\n", "").replace("│", "").replace(" ", "")
         await on.press("3", "enter")
         assert "You are a careful guide" in on.text()
-        assert on.store.selected == Target("node", on.store.order[0])
+        assert on.store.selected == Target("node", on.store.weights.heaviest(ROOT, 1)[0])
         await on.press("s")
         assert "the engine has stopped" in on.toasts()
         await on.press("q")

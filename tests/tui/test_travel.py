@@ -5,7 +5,7 @@ from minisgl_tui.engine.config import EngineConfig
 from minisgl_tui.engine.errors import UserError
 from minisgl_tui.engine.events import Position, StepRecord
 from minisgl_tui.engine.sampling import SamplingParams
-from minisgl_tui.engine.state import EngineState
+from minisgl_tui.engine.state import ROOT, EngineState
 from minisgl_tui.tui.cells import CellMap
 from minisgl_tui.tui.selection import Target
 from minisgl_tui.tui.store import Store
@@ -52,7 +52,7 @@ def test_every_position_shows_what_playing_forward_showed() -> None:
         assert store.state.digest() == state.digest()
         assert (store.cells.codes, store.cells.counts) == (cells.codes, cells.counts)
         assert store.cells.changed == cells.changed
-        assert len(store.order) == len(state.nodes) - 1
+        assert store.weights.nodes[ROOT] == len(state.nodes) - 1
 
 
 def test_backwards_shows_the_same_as_forwards() -> None:

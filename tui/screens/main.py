@@ -78,9 +78,10 @@ class MainScreen(Commanding):
         self._looked_at: dict[int, int] = {}  # when each pane was the active one, as a count
         self.rate: float | None = 4  # steps a second that play runs at; None: all it can
         self.events = EventsView()
+        self.blocks = BlocksView()
         views = (
             BatchView(),
-            BlocksView(),
+            self.blocks,
             TreeView(),
             RequestsView(),
             WhyView(),
@@ -357,6 +358,12 @@ class MainScreen(Commanding):
             self.notify("the steps can be shown no other way", severity="warning", timeout=3)
         self.sync()
 
+    def action_pick_out(self) -> None:
+        self.blocks.pick_out()
+        if self.active != BLOCKS and not self.panes[BLOCKS].display:
+            self.action_pane(BLOCKS)
+        self.sync()
+
     def action_filter(self) -> None:
         filter = self.events.filter
         self.app.push_screen(FilterScreen(filter.text if filter else ""), self.set_filter)
@@ -420,7 +427,9 @@ class MainScreen(Commanding):
     # --- choosing --------------------------------------------------------------------------------
 
     def action_select(self) -> None:
-        if self.may("select"):
+        if self.pane.view.open(self.pane.cursor):
+            self.sync()
+        elif self.may("select"):
             target = self.pane.target
             self.select(None if target == self.store.selected else target)
 

@@ -78,6 +78,10 @@ class View:
         """The item drawn at column ``x`` (gutter included) of a body line."""
         return body_line
 
+    def open(self, item: int) -> bool:
+        """Enter on something that opens rather than being selected; false if it does not."""
+        return False
+
     def sideways(self, item: int, by: int) -> int:
         """Left or right, with the cursor on ``item``: gives where the cursor is then."""
         return item + by

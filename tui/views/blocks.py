@@ -1,10 +1,11 @@
-"""The block map: one cell a block, wrapped at the width, and what is under the cursor."""
+"""The block map: a cell a block or several, wrapped at the width, and what is under the cursor."""
 
 from ...engine.blocks import BlockState
 from ..cells import EVICTABLE, FREE, GLYPHS, HELD, PRIVATE, SHARED, STYLES, CellMap
 from ..selection import Links, Target, names, node_holders
 from ..store import Store
-from ..text import Line, clip
+from ..text import Line, clip, plural
+from ..zoom import SIZES, STATE_OF
 from .base import View
 
 LEGEND = (
@@ -16,6 +17,7 @@ LEGEND = (
 )
 
 MARGIN = 1  # cells left of everything
+FULL = 4096  # cells; with more blocks than that, one looks from farther away to begin with
 
 
 class BlocksView(View):
@@ -23,39 +25,64 @@ class BlocksView(View):
 
     name = "Blocks"
     about = "every KV block of the pool, one cell each"
-    sideways_does = "moves the cursor"
     gutter = 0
+    sideways_does = "moves the cursor"
+    scale_does = "fewer or more blocks in a cell"
 
     def __init__(self) -> None:
         super().__init__()
         self._total = 0
+        self._level = -1
+        self._state: int | None = None  # the one that is picked out
+
+    @property
+    def size(self) -> int:
+        """Blocks a cell."""
+        return SIZES[max(0, self._level)]
 
     def update(self, store: Store, width: int, height: int) -> None:
         self._store = store
         cells = store.cells
-        total = self._total = len(cells.codes)
+        self._total = len(cells.codes)
+        if self._level < 0:
+            self._level = next((i for i, n in enumerate(SIZES) if self._total <= n * FULL), 4)
+        size, total = self.size, self.items
         width -= MARGIN
-        self._number = len(str(total - 1))
+        self._number = len(str(self._total - 1))
         room = width - self._number - 2
+        legend = _legend(cells, width, self._state)
         # Far apart if they all fit like that, else close together.
-        spare = height - len(_legend(cells, width)) - 4
-        self.pitch = 2 if -(-total // _across(room // 2)) <= spare else 1
+        spare = height - len(legend) - 4
+        self.pitch = 2 if size == 1 and -(-total // _across(room // 2)) <= spare else 1
         self.per_line = _across(room // self.pitch)
         around: Line = [(" " * MARGIN, "text")]
-        self.header = [*([*around, *line] for line in _legend(cells, width)), []]
-        described = self._describe(min(self.cursor, total - 1), width)
+        self.header = [*([*around, *line] for line in legend), []]
+        cursor = min(self.cursor, total - 1)
+        described = self._describe(cursor, width) if size == 1 else self._sum_up(cursor, width)
         self.footer = [[], *([*around, *line] for line in described)]
-        self.subtitle = f"{total} blocks of {store.config.block_size} tokens"
+        each = f" · {size} a cell" if size > 1 else ""
+        self.subtitle = f"{self._total:,} blocks of {store.config.block_size} tokens{each}"
+        self._changed = cells.changed
+        self._linked = store.links.blocks
+        self._codes, self._lit, self._shades = cells.codes, b"", b""
+        if size > 1:
+            zoomed = cells.zoomed(size, self._state)
+            self._codes, self._lit, self._shades = zoomed.codes, zoomed.lit, zoomed.shades
+            self._changed = {block // size for block in cells.changed}
+            self._linked = frozenset(block // size for block in self._linked)
 
     @property
     def items(self) -> int:
-        return self._total
+        return -(-self._total // self.size)
 
     def target(self, item: int) -> Target | None:
-        return Target("block", item) if 0 <= item < self.items else None
+        return Target("block", item * self.size) if 0 <= item < self.items else None
+
+    def find(self, anchor: object) -> int | None:
+        return anchor.id // self.size if isinstance(anchor, Target) else None
 
     def first_linked(self, links: Links) -> int | None:
-        return min(links.blocks, default=None)
+        return min(links.blocks) // self.size if links.blocks else None
 
     def item_at(self, body_line: int, x: int) -> int:
         column = (x - MARGIN - self._number - 2) // self.pitch
@@ -63,39 +90,70 @@ class BlocksView(View):
             return -1
         return body_line * self.per_line + column
 
+    def scale(self, item: int, by: int) -> int:
+        block = item * self.size
+        self._level = max(0, min(len(SIZES) - 1, self._level - by))
+        return block // self.size
+
+    def pick_out(self) -> None:
+        """Let one state stand out, with each call the next one, and after the last all again."""
+        states = [None, *(state for state, _ in LEGEND)]
+        self._state = states[(states.index(self._state) + 1) % len(states)]
+
     def line(self, i: int) -> Line:
         return [(text, style) for text, style, _ in self.grounds(i, -1)]
 
     def grounds(self, i: int, cursor: int) -> list[tuple[str, str, str]]:
         """Body line ``i`` as (text, style, ground), runs of equal cells merged."""
-        store = self._store
         first = i * self.per_line
-        codes = store.cells.codes[first : first + self.per_line]
-        changed, linked = store.cells.changed, store.links.blocks
         gap = " " * (self.pitch - 1)
-        runs: list[tuple[str, str, str]] = [(f"{first:>{MARGIN + self._number}}  ", "faint", "")]
-        text, now, ground = "", -1, ""
-        for block, code in enumerate(codes, first):
-            back = ""
-            if block == cursor:
-                back = "cell"
-            elif block in linked:
-                back = "lit"
-            elif block in changed:
-                back = "changed"
-            if code == now and back == ground:
-                text += GLYPHS[code] + gap if not back else GLYPHS[code]
+        number = first * self.size
+        runs: list[tuple[str, str, str]] = [(f"{number:>{MARGIN + self._number}}  ", "faint", "")]
+        text, now, ground = "", "", ""
+        for cell, code in enumerate(self._codes[first : first + self.per_line], first):
+            style = STYLES[code] if self._stands_out(cell, code) else "faint"
+            back = self._ground(cell, cursor)
+            if style == now and back == ground:
+                text += GLYPHS[code] + gap if not (back and gap) else GLYPHS[code]
             else:
                 if text:
-                    runs.append((text, STYLES[now], ground))
-                text, now, ground = GLYPHS[code] + ("" if back else gap), code, back
+                    runs.append((text, now, ground))
+                text, now, ground = GLYPHS[code] + ("" if back else gap), style, back
             if back and gap:
-                runs.append((text, STYLES[now], ground))
+                runs.append((text, now, ground))
                 runs.append((gap, "text", ""))
-                text, now = "", -1
+                text, now = "", ""
         if text:
-            runs.append((text, STYLES[now], ground))
+            runs.append((text, now, ground))
         return runs
+
+    def _stands_out(self, cell: int, code: int) -> bool:
+        if self._lit:
+            return bool(self._lit[cell])
+        return self._state is None or STATE_OF[code] == self._state
+
+    def _ground(self, cell: int, cursor: int) -> str:
+        if cell == cursor:
+            return "cell"
+        if cell in self._linked:
+            return "lit"
+        if cell in self._changed:
+            return "changed"
+        shade = self._shades[cell] if self._shades else 0
+        return f"shade{shade}" if shade else ""
+
+    def _sum_up(self, cell: int, width: int) -> list[Line]:
+        """Two lines on the blocks of ``cell``: how many are what."""
+        first = cell * self.size
+        codes = self._store.cells.codes[first : first + self.size]
+        states = codes.translate(STATE_OF)
+        line: Line = [(f"blocks {first}–{first + len(codes) - 1}: ", "strong")]
+        for state, word in LEGEND:
+            if count := states.count(state):
+                glyph = "2–9+" if state == SHARED else GLYPHS[state]
+                line += [(glyph, STYLES[state]), (f" {word} {count}   ", "text")]
+        closer = f"a cell shows what most of its {plural(self.size, 'block')} are; + looks closer"
+        return [line, [(clip(closer, width), "dim")]]
 
     def _describe(self, block: int, width: int) -> list[Line]:
         """Two lines on ``block``: what it is and who holds it, and the tokens in it."""
@@ -128,7 +186,7 @@ def lines_wanted(cells: CellMap, width: int, limit: int) -> int:
     total = len(cells.codes)
     width -= MARGIN
     room = width - len(str(total - 1)) - 2
-    around = len(_legend(cells, width)) + 4
+    around = len(_legend(cells, width, None)) + 4
     apart = around + -(-total // _across(room // 2))
     return apart if apart <= limit else around + -(-total // _across(room))
 
@@ -138,7 +196,7 @@ def _across(room: int) -> int:
     return room // 8 * 8 if room >= 8 else max(1, room)
 
 
-def _legend(cells: CellMap, width: int) -> list[Line]:
+def _legend(cells: CellMap, width: int, picked: int | None) -> list[Line]:
     """Every state with its glyph and exact count, on as many lines as it takes."""
     lines: list[Line] = [[]]
     used = 0
@@ -151,5 +209,10 @@ def _legend(cells: CellMap, width: int) -> list[Line]:
             lines.append([])
             used = 0
         used += length
-        lines[-1] += [(glyph, STYLES[code]), (f" {word} ", "dim"), (f"{count:,}   ", "text")]
+        if picked is None:
+            lines[-1] += [(glyph, STYLES[code]), (f" {word} ", "dim"), (f"{count:,}   ", "text")]
+        else:
+            style = "strong" if code == picked else "faint"
+            lines[-1] += [(glyph, STYLES[code] if code == picked else "faint")]
+            lines[-1] += [(f" {word} ", style), (f"{count:,}   ", style)]
     return lines

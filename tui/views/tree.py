@@ -1,10 +1,14 @@
-"""The radix tree pane: a line a node, its first tokens as text, its id and numbers at the right."""
+"""The radix tree pane: a line a node, its first tokens as text, its id and numbers at the right.
 
-from ...engine.state import ROOT, EngineState, NodeState
+Which nodes show is the outline's business (`outline.py`): a large tree is folded up.
+"""
+
+from ...engine.state import EngineState, NodeState
 from ..cells import EVICTABLE, GLYPHS, STYLES, code_for
-from ..selection import Target
+from ..outline import Outline, OutlineRow
+from ..selection import Links, Target
 from ..store import Store
-from ..text import Line, pad, plural
+from ..text import Line, clip, pad, plural
 from .base import Column, View, fit_table
 
 NUMBERS = (
@@ -20,39 +24,94 @@ NUMBERS = (
 class TreeView(View):
     name = "Tree"
     about = "the radix tree: which token prefixes are cached, and in how many blocks"
+    sideways_does = "unfolds and folds a node"
+    scale_does = "unfolds or folds the whole tree"
 
     def __init__(self) -> None:
         super().__init__()
-        self._keys: list[int] = []
+        self.outline = Outline()
+        self._selected: Target | None = None
 
     def update(self, store: Store, width: int, height: int) -> None:
         self._store, self._width = store, width
         self._table = fit_table(NUMBERS, width, 32)
         self._text = max(8, width - self._table.width)
-        self._keys = store.order
-        blocks = store.config.num_blocks - store.cells.counts[0] - store.cells.counts[1]
-        self.subtitle = f"{plural(len(self._keys), 'node')} · {plural(blocks, 'block')}"
+        self._weights = store.weights
+        self.outline.update(store.weights)
+        if store.selected != self._selected:
+            self._selected = store.selected
+            self.outline.reveal(store.links.nodes)
+            self.outline.update(store.weights)
+        nodes = len(store.state.nodes) - 1
+        self.subtitle = f"{plural(nodes, 'node')} · {plural(store.state.cached, 'block')}"
         self.header = [[(pad("prefix", self._text), "heading"), *self._table.head]]
-        if not self._keys:
-            self.header = []
+        if not nodes:
+            words = "nothing is cached yet: full blocks enter the tree as prompts are computed"
+            self.header = [[(clip(words, width), "dim")]]
+
+    # --- the rows --------------------------------------------------------------------------------
 
     @property
     def items(self) -> int:
-        return len(self._keys)
+        return len(self.outline.rows)
 
     def target(self, item: int) -> Target | None:
-        return Target("node", self._keys[item]) if 0 <= item < len(self._keys) else None
+        if not 0 <= item < self.items or self.outline.rows[item].hidden:
+            return None
+        return Target("node", self.outline.rows[item].node)
+
+    def rests(self, item: int) -> bool:
+        return 0 <= item < self.items
+
+    def find(self, anchor: object) -> int | None:
+        return self.outline.row_of(anchor.id) if isinstance(anchor, Target) else None
+
+    def first_linked(self, links: Links) -> int | None:
+        found = [self.outline.row_of(node) for node in links.nodes]
+        return min((row for row in found if row is not None), default=None)
+
+    def sideways(self, item: int, by: int) -> int:
+        """Right unfolds a node or goes to what is below it, left folds it or goes to its parent."""
+        if not 0 <= item < self.items:
+            return item
+        row, outline = self.outline.rows[item], self.outline
+        if row.hidden:
+            if by > 0:
+                self.open(item)
+            return item
+        unfolded = bool(self._weights.children(row.node)) and outline.is_open(row.node)
+        if by > 0 and unfolded:
+            return item + 1
+        if by > 0 or unfolded:
+            outline.fold(row.node, open=by > 0)
+            return item
+        above = outline.row_of(self._weights.parent(row.node))
+        return item if above is None else above
+
+    def scale(self, item: int, by: int) -> int:
+        self.outline.fold_all(by)
+        return item
+
+    def open(self, item: int) -> bool:
+        if not (0 <= item < self.items and self.outline.rows[item].hidden):
+            return False
+        self.outline.show_more(self.outline.rows[item].node)
+        return True
 
     def line(self, i: int) -> Line:
-        store = self._store
-        state = store.state
-        node = state.nodes[self._keys[i]]
+        row = self.outline.rows[i]
+        guides = _cut(row.guides, self._text // 2)
+        if row.hidden:
+            words = f"… {row.hidden:,} more ({plural(row.tokens, 'token')}), ⏎ shows some"
+            return [(guides, "faint"), (clip(words, self._width - len(guides)), "dim")]
+        state = self._store.state
+        node = state.nodes[row.node]
         code = code_for(node.refs)
         quiet = code == EVICTABLE
         style = "dim" if quiet else "text"
-        same = _tokens_like_a_neighbour(state, node)
-        guides = _guides(state, node, self._text // 2)
-        room = self._text - len(guides) - 3
+        same = _tokens_like_a_neighbour(state, node, row)
+        below = self._folded(row)
+        room = self._text - len(guides) - 3 - len(below)
         age = state.step - node.last_used
         cells = [
             (str(node.id), style),
@@ -65,42 +124,36 @@ class TreeView(View):
         return [
             (guides, "faint"),
             (GLYPHS[code] + " ", STYLES[code]),
-            (pad(store.texts.head(node, same), room) + " ", "dim" if quiet else STYLES[code]),
+            (pad(self._store.texts.head(node, same), room), "dim" if quiet else STYLES[code]),
+            (below + " ", "accent"),
             *self._table.row(cells),
         ]
 
+    def _folded(self, row: OutlineRow) -> str:
+        """What is folded up below a row, in a word."""
+        if not self._weights.children(row.node) or self.outline.is_open(row.node):
+            return ""
+        return f" +{self._weights.nodes[row.node] - 1:,}"
 
-def _tokens_like_a_neighbour(state: EngineState, node: NodeState) -> int:
+
+def _cut(guides: str, limit: int) -> str:
+    """The inner ones of the lines that lead to a node that is deep down, two cells a level."""
+    if len(guides) <= limit:
+        return guides
+    keep = max(2, (limit - 2) // 2 * 2)
+    return "… " + guides[-keep:]
+
+
+def _tokens_like_a_neighbour(state: EngineState, node: NodeState, row: OutlineRow) -> int:
     """How many tokens ``node`` begins with that the sibling above or below it begins with too.
 
     Siblings differ in their first block, but perhaps only at its end: what tells them apart is what
     comes after these.
     """
-    siblings = state.nodes[node.parent].children
-    at = siblings.index(node.id)
     most = 0
-    for other in (*siblings[max(0, at - 1) : at], *siblings[at + 1 : at + 2]):
-        pairs = zip(node.tokens, state.nodes[other].tokens, strict=False)
-        same = next((i for i, (a, b) in enumerate(pairs) if a != b), 0)
-        most = max(most, same)
+    for id in (row.before, row.after):
+        if id >= 0:
+            pairs = zip(node.tokens, state.nodes[id].tokens, strict=False)
+            same = next((i for i, (a, b) in enumerate(pairs) if a != b), 0)
+            most = max(most, same)
     return most
-
-
-def _guides(state: EngineState, node: NodeState, limit: int) -> str:
-    """The lines that lead to ``node``: two cells a level, the outer ones cut where it is deep.
-
-    The root holds no tokens and is not drawn, so its children need no line to lead to them.
-    """
-    parts: list[str] = []
-    parent = state.nodes[node.parent]
-    if parent.id == ROOT:
-        return ""
-    parts.append("└╴" if parent.children[-1] == node.id else "├╴")
-    while len(parts) * 2 < limit:
-        above = state.nodes[parent.parent]
-        if above.id == ROOT:
-            return "".join(reversed(parts))
-        parts.append("  " if above.children[-1] == parent.id else "│ ")
-        parent = above
-    parts[-1] = "… "
-    return "".join(reversed(parts))
