@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ..engine.quantities import EVENT_FIELDS, EVENT_KINDS, QUANTITIES
+from ..engine.state import ROOT
 from .palette import OWN_THEMES
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def targets(screen: "MainScreen", text: str) -> Choices:
         known = screen.store.state.requests.values()
         return {str(r.id): r.finish_reason or str(r.status) for r in known}
     if text.startswith("node"):
-        return {str(node): "" for node in screen.store.order}
+        return {str(node): "" for node in screen.store.state.nodes if node != ROOT}
     if text.startswith("block"):
         return {}
     return {"req": "a request", "node": "a tree node", "block": "a block"}
