@@ -8,17 +8,23 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
 from ..engine.errors import UserError
+from ..engine.trace import Model, RecordTo, new_header
 from .app import create_app
 from .engine_thread import EngineThread
 from .serving import MAX_BODY, Serving
 from .tool_template import check_parser
+
+if TYPE_CHECKING:
+    from ..engine.llm import LLM
+
+log = logging.getLogger("minisgl_tui.api")
 
 Progress = Callable[[str, float | None], None]
 
@@ -30,7 +36,8 @@ _BACKLOG = 2048
 @dataclass(frozen=True, slots=True)
 class ServerSettings:
     """``model_name`` is what clients call the model; ``cors`` are the origins of web pages that may
-    ask (``*``: any); ``drain`` are seconds that requests under way are given at the end."""
+    ask (``*``: any); ``drain`` are seconds that requests under way are given at the end. With
+    ``record_to`` everything that the engine does is recorded."""
 
     host: str
     port: int
@@ -41,6 +48,7 @@ class ServerSettings:
     max_body: int = MAX_BODY
     drain: float = DRAIN_SECONDS
     tool_parser: str = "auto"
+    record_to: RecordTo | None = None
 
 
 def serve(model: str, settings: ServerSettings, engine: dict[str, Any], progress: Progress) -> None:
@@ -73,12 +81,27 @@ def serve(model: str, settings: ServerSettings, engine: dict[str, Any], progress
         gc.freeze()  # the model lives as long as the server: no collection need walk it
         _log_to_stderr()
         server = Server(serving, settings, banner(serving, settings, sock))
-        try:
-            server.run([sock])
-        except KeyboardInterrupt:  # the ordinary end, which uvicorn passes on when it is done
-            pass
-        finally:
-            serving.thread.stop()
+        with _recording(settings.record_to, serving.thread, llm):
+            try:
+                server.run([sock])
+            except KeyboardInterrupt:  # the ordinary end, which uvicorn passes on when it is done
+                pass
+            finally:
+                serving.thread.stop()
+
+
+@contextlib.contextmanager
+def _recording(record_to: RecordTo | None, thread: EngineThread, llm: "LLM") -> Iterator[None]:
+    """Everything that happens meanwhile is written to the file, if one is wanted."""
+    if record_to is None:
+        yield
+        return
+    made, engine, state = llm.model_info, llm.engine, thread.state
+    model = Model(made.name, made.architecture, made.dtype, made.device, str(made.path))
+    header = new_header(engine.config, model, engine.clock(), llm.tokenizer)
+    with record_to.open(header, llm.tokenizer, log.error) as writer:
+        engine.log.listen(lambda record: writer.write(record, state))
+        yield
 
 
 class Server(uvicorn.Server):
@@ -140,6 +163,8 @@ def banner(serving: Serving, settings: ServerSettings, sock: socket.socket) -> s
         f"  try      curl {url}/v1/chat/completions -H 'Content-Type: application/json'{key} "
         f'-d \'{{"messages": [{{"role": "user", "content": "Hello"}}]}}\'',
     ]
+    if settings.record_to:
+        lines.append(f"  records  {settings.record_to.path}, prompts and answers included")
     if not settings.api_key and not is_loopback(settings.host):
         lines.append("  warning  anybody who reaches this address may use it: set --api-key")
     return "\n".join(lines)

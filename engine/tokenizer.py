@@ -16,6 +16,7 @@ from typing import Any
 from .errors import RequestRefused, UserError
 from .generation_config import eos_token_ids
 from .models.files import read_json
+from .trace import Piece
 
 Message = dict[str, Any]
 """One turn of a chat: ``{"role": "user", "content": "..."}``, as chat templates know it.
@@ -99,6 +100,29 @@ class Tokenizer:
             return raw.decode(), raw
         except UnicodeDecodeError:
             return "bytes:" + "".join(f"\\x{byte:02x}" for byte in raw), raw
+
+    def piece(self, token: int) -> Piece:
+        """One token for a recording, from which texts are to be had again without this tokenizer.
+
+        Where tokens are no runs of bytes its text on its own has to do.
+        """
+        text = self.token_text(token)
+        if self.has_token_bytes:
+            return Piece(text, self.token_bytes(token))
+        return Piece(text, b"" if token in self._special else text.encode(errors="replace"))
+
+    @property
+    def drops_first_space(self) -> bool:
+        """A text does not begin with the space that its first token begins with."""
+        return self._drops_first_space
+
+    def chat_frame(self) -> tuple[str, str]:
+        """What the chat template puts before and after a question; nothing where there is none."""
+        if not self.has_chat_template:
+            return "", ""
+        chat = self.decode(self.apply_chat([{"role": "user", "content": _ASKED}]))
+        before, found, after = chat.rpartition(_ASKED)
+        return (before, after) if found else ("", "")
 
     @property
     def vocab_size(self) -> int:
@@ -219,7 +243,7 @@ class Tokenizer:
         """A fresh Detokenizer for the tokens that follow ``prompt``."""
         if not self.has_token_bytes:
             return WindowDetokenizer(self, prompt)
-        return ByteDetokenizer(self, prompt, drops_first_space=self._drops_first_space)
+        return ByteDetokenizer(self, prompt, drops_first_space=self.drops_first_space)
 
     def token_bytes(self, token: int) -> bytes:
         """Bytes that ``token`` adds to a text; special tokens none.
@@ -358,6 +382,7 @@ def _check_text(text: Any) -> None:
         ) from None
 
 
+_ASKED = "what is asked"  # any text, to see what the chat template puts around it
 _BYTE_PIECE = re.compile("<0x[0-9A-Fa-f]{2}>")
 _MARK = "\x02"  # no vocabulary joins it to what follows
 _TAIL_TOKENS = 6  # enough context for any leading space, and for any character of one-byte tokens

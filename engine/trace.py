@@ -13,15 +13,17 @@ So a file that is cut off anywhere is a recording up to the cut, and whoever rea
 any snapshot. Reading is in `trace_file.py`, finding states in `history.py`.
 """
 
-import contextlib
 import os
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from importlib.metadata import version
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import BinaryIO, NamedTuple, Protocol
+from uuid import uuid4
 
 import msgspec
 
@@ -99,7 +101,26 @@ class Piece(NamedTuple):
 class Speller(Protocol):
     """What a recording asks of a tokenizer."""
 
+    @property
+    def drops_first_space(self) -> bool: ...
+
+    def chat_frame(self) -> tuple[str, str]: ...
+
     def piece(self, token: int) -> Piece: ...
+
+
+def new_header(config: EngineConfig, model: Model, clock: float, speller: Speller | None) -> Header:
+    """The header of a recording that begins now, when the engine's clock says ``clock``."""
+    return Header(
+        epoch=str(uuid4()),
+        config=config,
+        model=model,
+        t0=time.time(),
+        clock=clock,
+        program=f"minisgl-tui {version('minisgl-tui')}",
+        chat=speller.chat_frame() if speller else ("", ""),
+        drops_first_space=speller is not None and speller.drops_first_space,
+    )
 
 
 _encode = msgspec.json.Encoder().encode
@@ -143,7 +164,7 @@ class LineMaker:
 
 
 def check_path(path: Path, overwrite: bool) -> None:
-    """Refuse at once what `TraceWriter` would refuse when the model is loaded."""
+    """Raise `UserError` for a file that cannot be made or must not be replaced."""
     if path.is_dir():
         raise UserError(f"--record {path} is a directory; give the name of a file")
     if path.exists() and not overwrite:
@@ -256,7 +277,7 @@ class TraceWriter:
             except Exception as error:  # whatever it is, the engine goes on without a recording
                 self._fail(getattr(error, "strerror", None) or f"{type(error).__name__}: {error}")
                 dirty = False
-        with contextlib.suppress(OSError):  # what could not be written before cannot be now
+        with suppress(OSError):  # what could not be written before cannot be now
             self._file.close()
 
     def _lines_of(self, item: bytes | list[int] | Snapshot | None) -> list[bytes]:
@@ -283,6 +304,30 @@ class TraceWriter:
         if not self.error:
             self.error = f"the recording {self.path} ends after {self.records} records: {reason}"
             self._on_end(self.error)
+
+
+class RecordTo(NamedTuple):
+    """Where to record to, as it was asked for on the command line."""
+
+    path: Path
+    overwrite: bool = False
+
+    def check(self) -> None:
+        """Refuse at once what `open` would refuse when the model is loaded."""
+        check_path(self.path, self.overwrite)
+
+    @contextmanager
+    def open(
+        self, header: Header, speller: Speller | None, on_end: Callable[[str], object]
+    ) -> Iterator[TraceWriter]:
+        """A writer that comes to its end with the block."""
+        writer = TraceWriter(
+            self.path, header, overwrite=self.overwrite, speller=speller, on_end=on_end
+        )
+        try:
+            yield writer
+        finally:
+            writer.close()
 
 
 class _File(Protocol):

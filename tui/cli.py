@@ -18,7 +18,14 @@ from ..engine.errors import UserError
 from ..engine.sampling import SamplingParams
 from ..engine.workload import Workload, WorkloadRequest, load_workload
 from . import bench_command, check_command, serve_command
-from .engine_flags import DEFAULT_MODEL, add_engine_flags, check_settings, engine_settings
+from .engine_flags import (
+    DEFAULT_MODEL,
+    add_engine_flags,
+    add_record_flags,
+    check_settings,
+    engine_settings,
+    record_to,
+)
 from .progress import print_progress
 from .screens.layout import SMALLEST
 
@@ -60,6 +67,7 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, Any]]:
     run = commands.add_parser("run", help="step a model in the terminal")
     _add_run_flags(run)
     add_engine_flags(run)
+    add_record_flags(run)
     run.set_defaults(command=_run)
     models = commands.add_parser("models", help="list models on this machine, or fetch one")
     models.set_defaults(command=_list_models)
@@ -136,6 +144,7 @@ def _run(args: argparse.Namespace) -> int:
     workload = _workload(args)
     settings = engine_settings(args, workload)
     check_settings(settings)
+    recording = record_to(args)
     model_store.check(args.model)
     _check_terminal()
 
@@ -143,7 +152,7 @@ def _run(args: argparse.Namespace) -> int:
     from .session import model_session
     from .sources.local import LocalSource
 
-    source = LocalSource(model_session(args.model, workload, settings), params)
+    source = LocalSource(model_session(args.model, workload, settings), params, recording)
     app = DebuggerApp(source)
     app.run()
     if app.fatal:

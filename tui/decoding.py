@@ -11,7 +11,6 @@ from .sources.base import Codec
 from .text import visible
 
 _HEAD = 96  # tokens of a node that are looked at
-_ASKED = "what is asked"  # any text, to see what the chat template puts around it
 _BROKEN = "\ufffd"
 
 
@@ -66,10 +65,7 @@ class Texts:
     @cached_property
     def _template(self) -> tuple[str, str]:
         """The line that comes before a user's text, and all that comes after it."""
-        chat = self.codec.decode(self.codec.encode_chat(_ASKED))
-        lead, found, tail = chat.rpartition(_ASKED)
-        if not found:
-            return "", ""
+        lead, tail = self.codec.chat_frame()
         at = lead.rstrip("\n").rfind("\n")
         return lead[at + 1 :], tail
 

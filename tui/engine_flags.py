@@ -4,6 +4,7 @@ Imports nothing slow. None on the command line leaves a setting to the workload,
 """
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from ..engine.config import EngineConfig
@@ -14,6 +15,7 @@ from ..engine.policies import (
     SCHEDULE_POLICIES,
     make_policies,
 )
+from ..engine.trace import RecordTo
 from ..engine.workload import Workload
 
 DEFAULT_MODEL = "smollm2-135m"
@@ -77,6 +79,30 @@ def add_policy_flags(flags: Any) -> None:
         metavar="NAME",
         help=f"which cached prefix goes first: {', '.join(EVICTION_POLICIES)}",
     )
+
+
+def add_record_flags(parser: argparse.ArgumentParser) -> None:
+    """The same on every subcommand that can be recorded."""
+    flags = parser.add_argument_group("recording")
+    flags.add_argument(
+        "--record",
+        type=Path,
+        metavar="FILE",
+        help="write every event to this .mtrace file (.mtrace.gz: compressed), prompts and answers "
+        "included; `minisgl-tui replay FILE` opens it",
+    )
+    flags.add_argument(
+        "--overwrite", action="store_true", help="replace the file of --record if it exists"
+    )
+
+
+def record_to(args: argparse.Namespace) -> RecordTo | None:
+    """Where to record to, checked as far as it can be now."""
+    if args.record is None:
+        return None
+    wanted = RecordTo(args.record, args.overwrite)
+    wanted.check()
+    return wanted
 
 
 POLICY_FLAGS = ("schedule_policy", "admission_policy", "preemption_policy", "eviction_policy")

@@ -9,7 +9,14 @@ from typing import Any
 
 from ..engine import model_store
 from ..engine.errors import UserError
-from .engine_flags import DEFAULT_MODEL, add_engine_flags, check_settings, given_flags
+from .engine_flags import (
+    DEFAULT_MODEL,
+    add_engine_flags,
+    add_record_flags,
+    check_settings,
+    given_flags,
+    record_to,
+)
 from .progress import print_progress
 
 API_KEY_VARIABLE = "MINISGL_TUI_API_KEY"
@@ -78,6 +85,7 @@ def add_parser(commands: Any) -> None:
         "auto reads one that the chat template has written (default: %(default)s)",
     )
     add_engine_flags(serve)
+    add_record_flags(serve)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -85,6 +93,7 @@ def run(args: argparse.Namespace) -> int:
     _check(args)
     engine = given_flags(args)
     check_settings(engine)
+    recording = record_to(args)
     model_store.check(args.model)
     with needs_extra("serve"):
         from ..api.server import ServerSettings, serve
@@ -99,6 +108,7 @@ def run(args: argparse.Namespace) -> int:
         max_body=args.max_request_mb << 20,
         drain=args.drain,
         tool_parser=args.tool_parser,
+        record_to=recording,
     )
     serve(args.model, settings, engine, print_progress())
     return 0

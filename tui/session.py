@@ -36,6 +36,11 @@ class ModelCodec:
     def token(self, token_id: int) -> str:
         return self.tokenizer.token_text(token_id)
 
+    def chat_frame(self) -> tuple[str, str]:
+        if self.system and not self.tokenizer.has_chat_template:
+            return f"{self.system}\n\n", ""
+        return self.tokenizer.chat_frame()
+
     def encode_chat(self, text: str, system: str | None = None) -> list[int]:
         """A chat turn where the model has a template, plain text where it has none."""
         system = self.system if system is None else system
@@ -73,7 +78,7 @@ def model_session(model: str, workload: Workload, settings: dict[str, Any]) -> O
         gc.freeze()
         made = llm.model_info
         info = ModelInfo(made.name, made.architecture, made.dtype, made.device)
-        return Session(llm.engine, codec, info, arrivals)
+        return Session(llm.engine, codec, info, arrivals, llm.tokenizer, str(made.path))
 
     return open_session
 

@@ -225,3 +225,24 @@ def test_importing_the_text_side_imports_no_heavy_library():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("name", ["byte_level", "sentencepiece"])
+@PATIENT
+@given(text=TEXTS)
+@example(text="".join(HARD_TEXTS))
+def test_a_text_is_had_again_from_the_pieces_of_a_recording(
+    request: pytest.FixtureRequest, name: str, text: str
+) -> None:
+    tokenizer: Tokenizer = request.getfixturevalue(name)
+    ids = tokenizer.encode(text)
+    joined = b"".join(tokenizer.piece(id).raw for id in ids).decode(errors="replace")
+    if tokenizer.drops_first_space:
+        joined = joined.removeprefix(" ")
+    assert joined == tokenizer.decode(ids)
+
+
+def test_a_chat_frame_is_what_stands_around_the_question(byte_level: Tokenizer) -> None:
+    before, after = byte_level.chat_frame()
+    chat = byte_level.decode(byte_level.apply_chat([{"role": "user", "content": "Why?"}]))
+    assert chat == f"{before}Why?{after}" and before.endswith("user\n")

@@ -117,6 +117,9 @@ class _Chat(ByteCodec):
     def encode_chat(self, text: str, system: str | None = None) -> list[int]:
         return list(f"<s>system\n{system or 'Hi.'}</s>\n<s>user\n{text}</s>\n<s>bot\n".encode())
 
+    def chat_frame(self) -> tuple[str, str]:
+        return "<s>system\nHi.</s>\n<s>user\n", "</s>\n<s>bot\n"
+
 
 @pytest.mark.parametrize("codec", [_Chat(), ByteCodec()])
 def test_the_question_is_the_prompt_without_its_template(codec: ByteCodec) -> None:

@@ -56,6 +56,9 @@ class WordCodec:
     def encode_chat(self, text: str, system: str | None = None) -> list[int]:
         return self.encode((SYSTEM if system is None else system) + text)
 
+    def chat_frame(self) -> tuple[str, str]:
+        return SYSTEM, ""
+
     def decode(self, ids: Sequence[int]) -> str:
         return "".join(self.words[i] for i in ids)
 
@@ -80,6 +83,9 @@ class ByteCodec:
 
     def encode_chat(self, text: str, system: str | None = None) -> list[int]:
         return list(text.encode())
+
+    def chat_frame(self) -> tuple[str, str]:
+        return "", ""
 
 
 CONFIG = EngineConfig(block_size=4, num_blocks=24, max_batch_tokens=20, max_model_len=256)

@@ -23,14 +23,21 @@ class Detokenizer(Protocol):
 
 
 class Codec(Protocol):
-    """Text to token ids and back; ``token`` is the text of a single one, for display, and
-    ``detokenizer`` follows an answer after ``prompt`` token by token."""
+    """Token ids to text; ``token`` is the text of a single one, for display, ``detokenizer``
+    follows an answer after ``prompt`` token by token, and ``chat_frame`` is what the chat template
+    puts before and after a question."""
 
     def decode(self, ids: Sequence[int]) -> str: ...
 
     def detokenizer(self, prompt: Sequence[int]) -> Detokenizer: ...
 
     def token(self, token_id: int) -> str: ...
+
+    def chat_frame(self) -> tuple[str, str]: ...
+
+
+class Encoder(Codec, Protocol):
+    """A codec that knows the way back too, from what somebody types to token ids."""
 
     def encode_chat(self, text: str, system: str | None = None) -> list[int]: ...
 

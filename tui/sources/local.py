@@ -1,7 +1,8 @@
 """An engine in this process: one worker thread loads the model, owns the engine and steps it."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from ...engine.debugger import Arrival, Debugger
@@ -10,10 +11,11 @@ from ...engine.errors import UserError
 from ...engine.events import StepRecord
 from ...engine.sampling import SamplingParams
 from ...engine.stops import Stop
+from ...engine.trace import Model, RecordTo, Speller, new_header
 from ..crash import write_log
 from .base import (
     BreakpointsChanged,
-    Codec,
+    Encoder,
     Failed,
     ModeChanged,
     ModelInfo,
@@ -31,9 +33,11 @@ class Session:
     """A loaded engine, what the screens need besides its events, and the first requests."""
 
     engine: Engine
-    codec: Codec
+    codec: Encoder
     info: ModelInfo
     arrivals: list[Arrival] = field(default_factory=list)
+    speller: Speller | None = None  # puts the texts of tokens into a recording
+    path: str = ""  # of the model
 
 
 OpenSession = Callable[[ReportProgress], Session]
@@ -80,15 +84,18 @@ class _Reporter:
 class LocalSource:
     """Runs ``open_session``, submits the first requests, then obeys the switches until closed.
 
-    ``params`` is how prompts typed at the screen are sampled.
+    ``params`` is how prompts typed at the screen are sampled. With ``record_to`` everything is
+    recorded too.
     """
 
     def __init__(
         self,
         open_session: OpenSession,
         params: SamplingParams | None = None,
+        record_to: RecordTo | None = None,
     ) -> None:
         self._open = open_session
+        self._record_to = record_to
         self._params = params or SamplingParams()
         self._session: Session | None = None
         self._debugger: Debugger | None = None
@@ -189,6 +196,10 @@ class LocalSource:
         sink.put(Ready(engine.config, session.info, session.codec))
         engine.log.listen(sink.put)
         engine.log.listen(reporter.breakpoints)
+        with self._recording(session, debugger, sink):
+            self._submit_and_run(session, debugger)
+
+    def _submit_and_run(self, session: Session, debugger: Debugger) -> None:
         for arrival in session.arrivals:
             at_step, prompt, params, priority = arrival
             debugger.submit(prompt, params, at_step, priority)
@@ -196,3 +207,20 @@ class LocalSource:
         if self._closed:
             return
         debugger.run()
+
+    @contextmanager
+    def _recording(self, session: Session, debugger: Debugger, sink: Sink) -> Iterator[None]:
+        """Everything that happens meanwhile is written to the file, if one is wanted."""
+        if self._record_to is None:
+            yield
+            return
+        engine, info, state = session.engine, session.info, debugger.state
+        assert state
+        model = Model(info.name, info.architecture, info.dtype, info.device, session.path)
+        header = new_header(engine.config, model, engine.clock(), session.speller)
+        with self._record_to.open(
+            header, session.speller, lambda message: sink.put(Rejected(message))
+        ) as writer:
+            # After the debugger, whose state is to include the record.
+            engine.log.listen(lambda record: writer.write(record, state))
+            yield
