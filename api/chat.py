@@ -55,10 +55,18 @@ async def chat_completions(request: Request) -> Response:
         logprobs=logprobs,
         vocab_size=serving.vocab_size,
     )
-    if tools and (grammar := tools.grammar()):
-        params = msgspec.structs.replace(params, grammar=grammar)
+    forced = tools.grammar() if tools else None
+    if forced:
+        params = msgspec.structs.replace(params, grammar=forced)
     job = job_for(asked, [Prompt(tokens, params)], wanted)
     if tools:
+        if job.constrained_by:
+            raise bad_request(
+                f"{job.constrained_by} and tools: an answer that is held to a grammar can call "
+                'nothing; leave one out or send tool_choice: "none"',
+                job.constrained_by,
+            )
+        job.constrained_by = "tools"
         job.calls, job.markers = tools.parser, tools.markers
     shape = ChatShape(serving, asked, job.include_usage, tools)
     return await respond(request, serving, job, shape)

@@ -13,6 +13,7 @@ from msgspec import inspect
 from ..engine.errors import RequestRefused
 from ..engine.models.fields import shown
 from ..engine.sampling import SamplingParams
+from .constraints import grammar_of
 from .errors import ApiError, bad_request
 from .protocol import GenerateRequest, SamplingRequest
 
@@ -37,12 +38,8 @@ NOT_HERE: dict[str, tuple[Any, ...]] = {
     "function_call": ("none", "auto"),
     "functions": ([],),
     "grammar": (),
-    "guided_choice": (),
     "guided_decoding_backend": (),
-    "guided_grammar": (),
-    "guided_json": (),
-    "guided_regex": (),
-    "json_schema": (),
+    "guided_whitespace_pattern": (),
     "kv_transfer_params": (),
     "length_penalty": (1,),
     "logits_processors": ([],),
@@ -52,8 +49,6 @@ NOT_HERE: dict[str, tuple[Any, ...]] = {
     "no_stop_trim": (False,),
     "prediction": (),
     "prompt_logprobs": (),
-    "regex": (),
-    "response_format": ({"type": "text"},),
     "return_hidden_states": (False,),
     "return_token_ids": (False,),
     "separate_reasoning": (True,),
@@ -61,7 +56,6 @@ NOT_HERE: dict[str, tuple[Any, ...]] = {
     "spaces_between_special_tokens": (True,),
     "stream_reasoning": (True,),
     "structural_tag": (),
-    "structured_outputs": (),
     "suffix": ("",),
     "tool_choice": ("none", "auto"),
     "tools": ([],),
@@ -70,6 +64,9 @@ NOT_HERE: dict[str, tuple[Any, ...]] = {
     "web_search_options": (),
 }
 _INSTEAD = {
+    "ebnf": "write it in Lark and send that as structured_outputs: {grammar: ...}",
+    "grammar": "write it in Lark and send that as structured_outputs: {grammar: ...}",
+    "structural_tag": "write it in Lark and send that as structured_outputs: {grammar: ...}",
     "functions": "send chat tools instead",
     "function_call": "send chat a tool_choice instead",
 }
@@ -307,6 +304,8 @@ def sampling_params(
     if request.stop_token_ids:
         check_ids(request.stop_token_ids, vocab_size, "stop_token_ids")
         given["stop_token_ids"] = tuple(request.stop_token_ids)
+    if constraint := grammar_of(request):
+        given["grammar"] = constraint[1]
     given |= {"max_tokens": max_tokens, "logprobs": logprobs, "prompt_logprobs": prompt_logprobs}
     try:
         return msgspec.structs.replace(default, **given)

@@ -15,6 +15,7 @@ from starlette.responses import Response
 
 from .access import note
 from .connection import Batches, EventStream, while_connected
+from .constraints import check_grammar, grammar_of
 from .engine_thread import Generation, Prompt
 from .fields import stops_of, wants_usage
 from .protocol import GenerateRequest, PromptTokensDetails, SamplingRequest, Usage
@@ -44,6 +45,7 @@ class Job:
     echoes: list[Echo] = field(default_factory=list)
     calls: Callable[[], CallParser] | None = None
     markers: Mapping[int, str] = field(default_factory=dict)
+    constrained_by: str = ""  # the field that made the grammar of the parameters
 
 
 def job_for(asked: GenerateRequest, prompts: list[Prompt], limit: int | None) -> Job:
@@ -64,6 +66,7 @@ def single_job(asked: SamplingRequest, prompts: list[Prompt]) -> Job:
         priority=asked.priority or 0,
         salt=asked.cache_salt or "",
         stream=bool(asked.stream),
+        constrained_by=constraint[0] if (constraint := grammar_of(asked)) else "",
     )
 
 
@@ -131,6 +134,8 @@ async def respond(
     stream: Callable[[Batches, Callable[[], None]], EventStream] = EventStream,
 ) -> Response:
     """Run ``job`` and answer ``request``, as long as its client is there."""
+    runner, params = serving.thread.engine.runner, job.prompts[0].params  # all have one grammar
+    await check_grammar(runner, params, job.constrained_by)
     generation = serving.thread.generate(job.prompts, job.n, priority=job.priority, salt=job.salt)
     answer = _Answer(serving, job, shape, generation)
 

@@ -115,6 +115,44 @@ class StreamOptions(msgspec.Struct):
     continuous_usage_stats: bool | None = None
 
 
+Schema = Annotated[dict[str, Any], Meta(description="A JSON schema.")]
+SchemaText = Annotated[str, Meta(description="A JSON schema, as text.", examples=["{}"])]
+Regex = Annotated[str, Meta(description="The whole answer matches it.", examples=["[0-9]{4}"])]
+Lark = Annotated[
+    str, Meta(description="In llguidance's dialect of Lark.", examples=['start: "yes" | "no"'])
+]
+Choice = Annotated[
+    list[Annotated[str, Meta(min_length=1)]],
+    Meta(min_length=1, description="The answer is one of these.", examples=[["yes", "no"]]),
+]
+
+
+class JsonSchema(msgspec.Struct, forbid_unknown_fields=True):
+    """``strict`` makes no difference: the answer fits the schema in any case."""
+
+    name: str
+    schema: Schema | None = None
+    description: str | None = None
+    strict: bool | None = None
+
+
+class ResponseFormat(msgspec.Struct, forbid_unknown_fields=True):
+    """OpenAI's. ``json_schema`` goes with the type of that name."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
+
+
+class StructuredOutputs(msgspec.Struct, forbid_unknown_fields=True):
+    """vLLM's: one of these."""
+
+    json: Schema | SchemaText | None = None
+    regex: Regex | None = None
+    choice: Choice | None = None
+    grammar: Lark | None = None
+    json_object: bool | None = None
+
+
 class SamplingRequest(msgspec.Struct, kw_only=True):
     """What every request for an answer may say.
 
@@ -140,6 +178,15 @@ class SamplingRequest(msgspec.Struct, kw_only=True):
     ignore_eos: bool | None = None
     stop_token_ids: list[TokenId] | None = None
     include_stop_str_in_output: bool | None = None
+
+    structured_outputs: StructuredOutputs | None = None
+    guided_json: Schema | SchemaText | None = None
+    guided_regex: Regex | None = None
+    guided_choice: Choice | None = None
+    guided_grammar: Lark | None = None
+    json_schema: Schema | SchemaText | None = None
+    regex: Regex | None = None
+
     priority: Annotated[Int64, Meta(description="Lower runs first, by such a policy.")] | None = (
         None
     )
@@ -158,6 +205,7 @@ class GenerateRequest(SamplingRequest, kw_only=True):
 
     max_tokens: Length | None = None
     n: Annotated[int, Meta(ge=1, le=128)] | None = None
+    response_format: ResponseFormat | None = None
     stream_options: StreamOptions | None = None
 
 

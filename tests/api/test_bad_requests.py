@@ -58,11 +58,11 @@ FIELDS: list[tuple[str, Any]] = [
     *[("metadata", value) for value in (5, "x", [])],
     *[("tools", value) for value in ([{}], "x", {})],
     *[("tool_choice", value) for value in ("required", {"type": "function"})],
-    *[("response_format", value) for value in ({"type": "json_object"}, {}, "json")],
+    *[("response_format", value) for value in ({"type": "xml"}, {}, "json")],
     *[("best_of", value) for value in (2, 0, True)],
     *[("suffix", value) for value in ("x", 5)],
     *[("skip_special_tokens", value) for value in (False, 0)],
-    *[(name, {}) for name in ("structured_outputs", "guided_json", "regex", "lora_path")],
+    *[(name, {}) for name in ("structured_outputs", "guided_choice", "regex", "lora_path")],
     ("use_beam_search", True),
     ("truncate_prompt_tokens", 5),
     ("return_hidden_states", True),
@@ -191,6 +191,7 @@ def test_random_bodies_never_break_the_server(tiny: Live):
     values += [[None], [1], ["a"], [[1]], {"type": "text"}, {"5": 1}, [{"role": "user"}], math.pi]
     names = ["prompt", "messages", "max_tokens", "n", "stop", "echo", "logprobs", "top_logprobs"]
     names += ["temperature", "top_p", "logit_bias", "seed", "stream", "tools", "response_format"]
+    names += ["structured_outputs", "guided_json", "guided_choice", "regex", "json_schema"]
     with httpx2.Client(base_url=tiny.url, timeout=60) as client:
         for _ in range(1000):
             body = {name: rng.choice(values) for name in rng.sample(names, rng.randint(1, 6))}
