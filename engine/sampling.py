@@ -150,7 +150,14 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 
 
 class TokenLogprobs(msgspec.Struct, frozen=True, array_like=True):
-    """Log-probability of the chosen token, and the likeliest ones as ``(token, logprob)``."""
+    """Log-probability of the chosen token, and the likeliest ones as ``(token, logprob)``.
+
+    ``left`` counts the tokens that bias, penalties, temperature and filters left to draw from, and
+    ``share`` is the probability that the chosen one had among them; 0 for a greedy choice, and for
+    tokens of a prompt, which nobody draws.
+    """
 
     logprob: float
     top: list[tuple[int, float]] = []
+    left: int = 0
+    share: float = 0.0

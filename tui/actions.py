@@ -93,6 +93,7 @@ ACTIONS: tuple[Action, ...] = (
         "select", "enter", "⏎", "Select", "light up what belongs to this, in all panes", CHOOSE,
         "select", 4,
     ),
+    Action("tokens", "t", "t", "Tokens", "each token of an answer, and how likely it was", CHOOSE),
     Action("clear", "escape", "esc", "Clear", "end the selection", CHOOSE, "clear", 3),
     Action("help", "question_mark", "?", "Help", "keys, glyphs and words", APP, "help", 2),
     Action("command", "colon", ":", "Command line", "type what to do, tab completes", LOOK,

@@ -30,6 +30,7 @@ from .progress import print_progress
 from .screens.layout import SMALLEST
 
 USAGE_ERROR = 2
+DEFAULT_LOGPROBS = 5
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -117,6 +118,14 @@ def _add_run_flags(parser: argparse.ArgumentParser) -> None:
         metavar="T",
         help="for --prompt and typed prompts; 0 is greedy (default: %(default)s)",
     )
+    what.add_argument(
+        "--logprobs",
+        type=int,
+        default=DEFAULT_LOGPROBS,
+        metavar="K",
+        help="record every token's probability and the K likeliest, for the token inspector; "
+        "0 records none (default: %(default)s)",
+    )
 
 
 def _workload(args: argparse.Namespace) -> Workload:
@@ -140,7 +149,11 @@ def _chosen_workload(args: argparse.Namespace) -> Workload:
 
 
 def _run(args: argparse.Namespace) -> int:
-    params = SamplingParams(temperature=args.temperature, max_tokens=args.max_tokens)
+    params = SamplingParams(
+        temperature=args.temperature,
+        max_tokens=args.max_tokens,
+        logprobs=args.logprobs or None,
+    )
     workload = _workload(args)
     settings = engine_settings(args, workload)
     check_settings(settings)
@@ -152,7 +165,8 @@ def _run(args: argparse.Namespace) -> int:
     from .session import model_session
     from .sources.local import LocalSource
 
-    source = LocalSource(model_session(args.model, workload, settings), params, recording)
+    session = model_session(args.model, workload, settings, params.logprobs)
+    source = LocalSource(session, params, recording)
     app = DebuggerApp(source)
     app.run()
     if app.fatal:

@@ -309,7 +309,6 @@ for _action in ACTIONS:
     _name = action_command(_action)
     if _name not in _TAKEN:
         COMMANDS[_name] = Command(_name, "", _action.about, _ask_for(_action.call))
-COMMANDS = dict(sorted(COMMANDS.items()))
 
 
 def rate_words(rate: float | None) -> str:

@@ -8,6 +8,8 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import replace
+
 from ..engine.debugger import Arrival
 from ..engine.engine import Engine
 from ..engine.errors import RequestRefused, UserError
@@ -57,8 +59,13 @@ class ModelCodec:
         return self.encode_chat(request.user or "", request.system)
 
 
-def model_session(model: str, workload: Workload, settings: dict[str, Any]) -> OpenSession:
-    """Loads ``model`` with the engine ``settings`` (as `LLM` names them)."""
+def model_session(
+    model: str, workload: Workload, settings: dict[str, Any], logprobs: int | None = None
+) -> OpenSession:
+    """Loads ``model`` with the engine ``settings`` (as `LLM` names them).
+
+    The workload's requests record ``logprobs`` as `SamplingParams` has them.
+    """
 
     def open_session(progress: ReportProgress) -> Session:
         progress("starting PyTorch", None)
@@ -71,7 +78,7 @@ def model_session(model: str, workload: Workload, settings: dict[str, Any]) -> O
         if llm.tokenizer is None:
             raise UserError(f"{model} has no tokenizer, so the screens could show no text")
         codec = ModelCodec(llm.tokenizer, workload.system)
-        arrivals = _encode_all(workload, codec, llm.engine)
+        arrivals = _encode_all(workload, codec, llm.engine, logprobs)
         # What a model leaves behind in objects lives as long as the program: a full collection
         # that walks it again and again would be seen as a stutter.
         gc.collect()
@@ -83,14 +90,17 @@ def model_session(model: str, workload: Workload, settings: dict[str, Any]) -> O
     return open_session
 
 
-def _encode_all(workload: Workload, codec: ModelCodec, engine: Engine) -> list[Arrival]:
+def _encode_all(
+    workload: Workload, codec: ModelCodec, engine: Engine, logprobs: int | None
+) -> list[Arrival]:
     """The workload's requests as token ids. Raises `UserError` if one of them can never run."""
     arrivals: list[Arrival] = []
     for number, request in enumerate(workload.expanded(), start=1):
         prompt = codec.encode(request)
+        params = replace(request.params(), logprobs=logprobs)
         try:
-            engine.check(prompt, request.params())
+            engine.check(prompt, params)
         except RequestRefused as error:
             raise UserError(f"request {number}: {error}") from error
-        arrivals.append(Arrival(request.at_step, prompt, request.params(), request.priority))
+        arrivals.append(Arrival(request.at_step, prompt, params, request.priority))
     return arrivals

@@ -23,6 +23,7 @@ from .cells import CellMap
 from .decoding import Texts
 from .explain import Note, explain
 from .recent import Recent
+from .sampled import SampledSteps
 from .selection import NOTHING, Links, Target, resolve
 from .sources.base import Codec, ModeChanged, ModelInfo
 from .spans import Spans
@@ -75,6 +76,7 @@ class Store:
         self._looked_at: Position | None = None  # None: the end, wherever that moves
         self.stops = Stops()
         self.watches = Watches()
+        self.sampled = SampledSteps()
         self.mode = Mode.PAUSED
         self.rate: float | None = None
         self.idle = True
@@ -101,6 +103,7 @@ class Store:
         _note(self._latest, record)
         self.idle = self.idle and not (self.now.waiting or self.now.running)
         self.watches.note(self.now)
+        self.sampled.apply(record, self.now)
 
     def change_mode(self, message: ModeChanged) -> None:
         self.mode, self.rate, self.idle = message.mode, message.rate, message.idle

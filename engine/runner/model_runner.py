@@ -27,7 +27,7 @@ from .grammars import Grammars
 from .graphs import DecodeGraphs
 from .kv_cache import KVCache
 from .prompt_scores import PromptScores
-from .sampler import SampleRow, request_seed, sample, token_logprobs
+from .sampler import SampleRow, choose, request_seed, token_logprobs
 
 
 class ModelRunner(Runner):
@@ -82,8 +82,9 @@ class ModelRunner(Runner):
         requests = [row.request for row in sampling]
         mask = self._constraints.mask(requests) if self._constraints else None
         adjusted = self._adjuster.adjust(logits, requests, mask)
-        tokens = sample(adjusted, rows) if rows else []
-        logprobs = token_logprobs(logits, rows, tokens) if rows else []
+        choices = choose(adjusted, rows) if rows else []
+        tokens = [choice.token for choice in choices]
+        logprobs = token_logprobs(logits, rows, choices) if rows else []
         timings = {
             "prepare": prepared - started,
             "forward": forwarded - prepared,

@@ -11,6 +11,7 @@ and renormalised, then min-p relative to the likeliest token.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -29,6 +30,15 @@ class SampleRow:
     params: SamplingParams
     seed: int
     position: int
+
+
+class Choice(NamedTuple):
+    """A token; for a drawn one whose log-probabilities are asked for, among how many that was, and
+    with which probability."""
+
+    token: int
+    left: int = 0
+    share: float = 0.0
 
 
 def request_seed(params: SamplingParams, engine_seed: int, request_id: int) -> int:
@@ -54,6 +64,11 @@ def _mix(value: int) -> int:
 
 
 def sample(logits: Tensor, rows: Sequence[SampleRow]) -> list[int]:
+    """The tokens of `choose`."""
+    return [choice.token for choice in choose(logits, rows)]
+
+
+def choose(logits: Tensor, rows: Sequence[SampleRow]) -> list[Choice]:
     """One token for each row of ``logits [S, vocab]`` float32.
 
     Greedy rows are the exact argmax of their logits (the lowest id of equals), whatever else is in
@@ -61,19 +76,23 @@ def sample(logits: Tensor, rows: Sequence[SampleRow]) -> list[int]:
     """
     random = [index for index, row in enumerate(rows) if not row.params.greedy]
     if not random:
-        return logits.argmax(dim=-1).tolist()
-    tokens = [0] * len(rows)
+        return [Choice(token) for token in logits.argmax(dim=-1).tolist()]
+    choices = [Choice(0)] * len(rows)
     greedy = [index for index, row in enumerate(rows) if row.params.greedy]
     if greedy:
         best = _pick(logits, greedy).argmax(dim=-1).tolist()
         for index, token in zip(greedy, best, strict=True):
-            tokens[index] = token
+            choices[index] = Choice(token)
     chosen = [rows[index] for index in random]
-    probabilities = distribution(_pick(logits, random), [row.params for row in chosen])
+    weights = distribution(_pick(logits, random), [row.params for row in chosen])
     draws = [uniform(row.seed, row.position) for row in chosen]
-    for index, token in zip(random, _invert(probabilities, draws), strict=True):
-        tokens[index] = token
-    return tokens
+    for at, (index, token) in enumerate(zip(random, _invert(weights, draws), strict=True)):
+        choices[index] = Choice(token)
+        if rows[index].params.logprobs is not None:
+            left = int(weights[at].count_nonzero())
+            share = float(weights[at, token] / _wide(weights[at]).sum())
+            choices[index] = Choice(token, left, share)
+    return choices
 
 
 def distribution(logits: Tensor, params: Sequence[SamplingParams]) -> Tensor:
@@ -120,7 +139,7 @@ def _invert(weights: Tensor, draws: Sequence[float]) -> list[int]:
 
 
 def token_logprobs(
-    logits: Tensor, rows: Sequence[SampleRow], tokens: Sequence[int]
+    logits: Tensor, rows: Sequence[SampleRow], choices: Sequence[Choice]
 ) -> list[TokenLogprobs | None]:
     """Log-probabilities for the rows that asked; empty when none did.
 
@@ -132,12 +151,13 @@ def token_logprobs(
         return []
     found = logprobs_of(
         _pick(logits, asking),
-        [tokens[index] for index in asking],
+        [choices[index].token for index in asking],
         [rows[index].params.logprobs or 0 for index in asking],
     )
     results: list[TokenLogprobs | None] = [None] * len(rows)
     for index, one in zip(asking, found, strict=True):
-        results[index] = one
+        _, left, share = choices[index]
+        results[index] = TokenLogprobs(one.logprob, one.top, left, share) if left else one
     return results
 
 

@@ -8,7 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from minisgl_tui.engine.runner.sampler import (
+    Choice,
     SampleRow,
+    choose,
     distribution,
     request_seed,
     sample,
@@ -156,7 +158,7 @@ def test_logprobs_are_of_the_models_own_distribution_and_only_where_asked():
     batch = [SampleRow(SamplingParams(), 0, 0), SampleRow(asking, 0, 0)]
     logits = LOGITS.repeat(2, 1)
     tokens = sample(logits, batch)
-    nothing, found = token_logprobs(logits, batch, tokens)
+    nothing, found = token_logprobs(logits, batch, [Choice(token) for token in tokens])
     expected = LOGITS.log_softmax(-1)
     assert nothing is None and found is not None
     assert found.logprob == pytest.approx(float(expected[tokens[1]]))
@@ -166,6 +168,20 @@ def test_logprobs_are_of_the_models_own_distribution_and_only_where_asked():
 
 def test_logprobs_zero_gives_the_chosen_token_alone():
     batch = [SampleRow(SamplingParams(logprobs=0), 0, 0)]
-    [found] = token_logprobs(LOGITS[None], batch, [4])
+    [found] = token_logprobs(LOGITS[None], batch, [Choice(4)])
     assert found is not None and found.top == []
-    assert token_logprobs(LOGITS[None], [SampleRow(SamplingParams(), 0, 0)], [4]) == []
+    assert token_logprobs(LOGITS[None], [SampleRow(SamplingParams(), 0, 0)], [Choice(4)]) == []
+
+
+def test_what_the_filters_left_is_recorded_with_the_share_of_the_chosen():
+    asking = SamplingParams(logprobs=2, temperature=0.5, top_k=3)
+    unasked, greedy = SamplingParams(top_k=3), SamplingParams(logprobs=2, temperature=0)
+    batch = [SampleRow(params, 7, 3) for params in (asking, unasked, greedy)]
+    first, second, third = choose(LOGITS.repeat(3, 1), batch)
+    weights = distribution(LOGITS[None], [asking])[0]
+    assert first.left == 3
+    assert first.share == pytest.approx(float(weights[first.token] / weights.sum()))
+    assert (second.left, third.left) == (0, 0)
+    found, _, known = token_logprobs(LOGITS.repeat(3, 1), batch, [first, second, third])
+    assert found is not None and (found.left, found.share) == (first.left, first.share)
+    assert known is not None and known.left == 0

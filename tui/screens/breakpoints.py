@@ -75,7 +75,7 @@ class BreakpointsScreen(ModalScreen[str | Stop | None]):
                 [("a      type a condition, such as free < 10", "dim")],
                 [("b      in a pane: stop at what happens to the line under the cursor", "dim")],
             ]
-        room = max(12, width - 44)
+        room = max(12, width - 56)
         head = "".join(pad_left(name, size) + " " for name, size in _NUMBERS)
         title = f"  on {head} {pad('condition', room)} {pad('does', 5)} last hit"
         lines: list[Line] = [[(clip(title, width), "heading")]]

@@ -1,4 +1,4 @@
-"""What of the debugger's screen is command: its command line, its breakpoints, what may be done now.
+"""The part of the debugger's screen that takes commands: the line, breakpoints, what may be done.
 
 `MainScreen` is this and the panes. What each command does is in `../commands.py`.
 """
@@ -19,6 +19,7 @@ from ..widgets.pane import Pane
 from .breakpoints import BreakpointsScreen
 from .command import CommandScreen
 from .layout import WHY
+from .tokens import TokensScreen
 
 if TYPE_CHECKING:
     from .main import MainScreen
@@ -112,6 +113,23 @@ class Commanding(Screen[None]):
 
     def action_watch(self) -> None:
         self.type_command("watch ")
+
+    def action_tokens(self) -> None:
+        if not self.may("tokens"):
+            return
+        request = self.request_meant
+        assert request is not None
+        screen = TokensScreen(self.store, request, self._whole.action_step)
+        self.app.push_screen(screen)
+
+    @property
+    def request_meant(self) -> int | None:
+        """The one under the cursor, or selected, or the only one that what is selected leads to."""
+        for target in (self.pane.target, self.store.selected):
+            if target is not None and target.kind == "request":
+                return target.id
+        linked = self.store.links.requests
+        return next(iter(linked)) if len(linked) == 1 else None
 
     # --- breakpoints -----------------------------------------------------------------------------
 

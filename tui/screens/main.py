@@ -38,6 +38,7 @@ from .layout import (
     BLOCKS,
     EVENTS,
     PANES,
+    REQUESTS,
     RIGHT,
     SMALLEST,
     TREE,
@@ -276,6 +277,8 @@ class MainScreen(Commanding):
             return "there is nothing to select on this line"
         if name in ("left", "right") and not self.pane.view.sideways_does:
             return "left and right do nothing in this list; they do in the panes 2, 3 and 7"
+        if name == "tokens" and self.request_meant is None:
+            return "put the cursor on a request first, or select one: its tokens are shown"
         if name == "match" and self.events.filter is None:
             return "there is no filter to match; press / to give one"
         return ""
@@ -429,6 +432,8 @@ class MainScreen(Commanding):
     def action_select(self) -> None:
         if self.pane.view.open(self.pane.cursor):
             self.sync()
+        elif self.active == REQUESTS and self.zoomed and self.request_meant is not None:
+            self.action_tokens()
         elif self.may("select"):
             target = self.pane.target
             self.select(None if target == self.store.selected else target)

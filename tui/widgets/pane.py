@@ -161,8 +161,9 @@ class Pane(LineWidget, can_focus=True):
             return tuple(view.grounds(i, self.cursor if focused else -1))
         key = view.target(i)
         here = focused and i == self.cursor
-        linked = key is not None and self.store.links.has(key)
-        mark = "◆" if key is not None and key == self.store.selected else "◇" if linked else " "
+        marked = key if view.marks else None
+        linked = marked is not None and self.store.links.has(marked)
+        mark = "◆" if marked and marked == self.store.selected else "◇" if linked else " "
         ground = "cursor" if here else "linked" if linked else ""
         lead = ("▸" if here else " ") + mark
         return ((lead, "accent", ground), *((t, s, ground) for t, s in view.line(i)))
