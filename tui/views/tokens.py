@@ -21,7 +21,7 @@ COLUMNS = (
     Column("chosen at", 12, ("p", 8), right=False),
     Column("", 6, ("", 6)),
     Column("rank", 4, ("rank", 4)),
-    Column("entropy", 10, ("bits", 6)),
+    Column("bits", 10, ("bits", 6)),
 )
 _BAR = "▏▎▍▌▋▊▉█"
 _ALTERNATIVES = 8  # of the token under the cursor, that are listed
@@ -201,7 +201,7 @@ class TokensView(View):
             return lines
         lines.append([(clip(self._drawn(request, found), width), "text")])
         listed = sorted({*found.top, (token, found.logprob)}, key=lambda pair: -pair[1])
-        size = min(24, max(cell_len(self._text(t)) for t, _ in listed))
+        size = min(24, max(10, *(cell_len(self._text(t)) for t, _ in listed)))
         for t, value in listed[:_ALTERNATIVES]:
             here = t == token
             lines.append(
