@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -15,7 +15,7 @@ from .errors import bad_request, refused
 from .fields import (
     sampling_params,
 )
-from .generate import Answered, Heading, job_for, respond
+from .generate import Answered, Heading, Job, job_for, respond
 from .logprobs import chat_logprobs
 from .protocol import (
     AnswerMessage,
@@ -45,6 +45,8 @@ async def chat_completions(request: Request) -> Response:
     logprobs = _top_logprobs(asked)
     tools = read_tools(asked.tools, asked.tool_choice, asked.parallel_tool_calls, serving.tools)
     tokens = await apply_template(serving, asked, tools=tools)
+    if most := asked.truncate_prompt_tokens:
+        tokens = tokens[-most:]
     wanted = asked.max_completion_tokens
     wanted = asked.max_tokens if wanted is None else wanted
     room = serving.room(tokens, wanted, None, "messages")
@@ -59,6 +61,7 @@ async def chat_completions(request: Request) -> Response:
     if forced:
         params = msgspec.structs.replace(params, grammar=forced)
     job = job_for(asked, [Prompt(tokens, params)], wanted)
+    job.markers = serving.markers(asked)
     if tools:
         if job.constrained_by:
             raise bad_request(
@@ -67,8 +70,8 @@ async def chat_completions(request: Request) -> Response:
                 job.constrained_by,
             )
         job.constrained_by = "tools"
-        job.calls, job.markers = tools.parser, tools.markers
-    shape = ChatShape(serving, asked, job.include_usage, tools)
+        job.calls, job.markers = tools.parser, {**job.markers, **tools.markers}
+    shape = ChatShape(serving, asked, job, tools)
     return await respond(request, serving, job, shape)
 
 
@@ -151,19 +154,20 @@ class ChatShape:
     ``length`` where it was cut.
     """
 
-    def __init__(
-        self, serving: Serving, asked: ChatRequest, include_usage: bool, tools: Tools | None
-    ) -> None:
+    def __init__(self, serving: Serving, asked: ChatRequest, job: Job, tools: Tools | None) -> None:
         self._heading = Heading("chatcmpl", serving.model)
         self._tokenizer = serving.tokenizer
         self._logprobs = bool(asked.logprobs)
-        self._no_usage = None if include_usage else UNSET
+        self._no_usage = None if job.include_usage else UNSET
+        self._prompt = job.prompts[0].tokens if asked.return_token_ids else UNSET
         self._tools = tools
         self._calling: set[int] = set()  # choices of a stream that have called something
 
     def opening(self, index: int) -> list[msgspec.Struct]:
         delta = Delta("assistant", None if self._tools else "")
-        return [self._chunk([ChunkChoice(index, delta)], self._no_usage)]
+        opening = self._chunk([ChunkChoice(index, delta)], self._no_usage)
+        opening.prompt_token_ids = self._prompt
+        return [opening]
 
     def chunk(self, index: int, piece: Piece, usage: Usage | None) -> list[msgspec.Struct]:
         delta = Delta(content=piece.text) if piece.text else Delta()
@@ -171,7 +175,7 @@ class ChatShape:
             delta.tool_calls = calls
             self._calling.add(index)
         reason = self._reason(piece.finish_reason, index in self._calling)
-        choice = ChunkChoice(index, delta, self._shown(piece.entries), reason)
+        choice = ChunkChoice(index, delta, self._shown(piece.entries), reason, self._ids(piece))
         return [self._chunk([choice], usage or self._no_usage)]
 
     def last(self, usage: Usage) -> list[msgspec.Struct]:
@@ -184,11 +188,14 @@ class ChatShape:
                 self._message(answer),
                 self._shown(answer.entries),
                 self._reason(answer.finish_reason, bool(answer.calls)) or "",
+                self._ids(answer),
             )
             for index, answer in enumerate(answers)
         ]
         head = self._heading
-        return ChatCompletion(head.id, head.created, head.model, choices, usage)
+        return ChatCompletion(
+            head.id, head.created, head.model, choices, usage, prompt_token_ids=self._prompt
+        )
 
     def _message(self, answer: Answered) -> AnswerMessage:
         message = AnswerMessage(answer.text or (None if self._tools else ""))
@@ -203,6 +210,9 @@ class ChatShape:
     def _chunk(self, choices: list[ChunkChoice], usage: Any) -> ChatChunk:
         head = self._heading
         return ChatChunk(head.id, head.created, head.model, choices, usage)
+
+    def _ids(self, said: Piece | Answered) -> list[int] | UnsetType:
+        return said.token_ids if self._prompt is not UNSET else UNSET
 
     def _shown(self, entries: Sequence[Entry]) -> Any:
         return chat_logprobs(self._tokenizer, entries) if self._logprobs else None

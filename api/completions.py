@@ -16,11 +16,11 @@ from .fields import (
     check_ids,
     sampling_params,
 )
-from .generate import Answered, Heading, job_for, respond
+from .generate import Answered, Heading, Job, job_for, respond
 from .logprobs import completion_logprobs
 from .protocol import Completion, CompletionChoice, CompletionRequest, Usage
 from .serving import Serving
-from .text import Entry, Piece, echo_of
+from .text import Piece, echo_of
 
 DEFAULT_MAX_TOKENS = 16  # OpenAI's
 
@@ -36,11 +36,14 @@ async def completions(request: Request) -> Response:
         )
     except RequestRefused as error:
         raise refused(error, "prompt") from None
+    if most := asked.truncate_prompt_tokens:
+        texts = ids = [tokens[-most:] for tokens in ids]
     job = job_for(asked, [_prompt(serving, asked, tokens) for tokens in ids], asked.max_tokens)
+    job.markers = serving.markers(asked)
     if asked.echo:
         pairs = zip(texts, ids, strict=True)
-        job.echoes = [echo_of(serving.tokenizer, prompt, tokens) for prompt, tokens in pairs]
-    return await respond(request, serving, job, CompletionShape(serving, asked, job.include_usage))
+        job.echoes = [echo_of(serving.tokenizer, *pair, job.markers) for pair in pairs]
+    return await respond(request, serving, job, CompletionShape(serving, asked, job))
 
 
 def as_prompts(prompt: str | list[Any]) -> list[str | list[int]]:
@@ -87,34 +90,39 @@ def _prompt(serving: Serving, asked: CompletionRequest, tokens: list[int]) -> Pr
 class CompletionShape:
     """``text_completion`` objects, whole and as chunks."""
 
-    def __init__(self, serving: Serving, asked: CompletionRequest, include_usage: bool) -> None:
+    def __init__(self, serving: Serving, asked: CompletionRequest, job: Job) -> None:
         self._heading = Heading("cmpl", serving.model)
         self._tokenizer = serving.tokenizer
         self._logprobs = asked.logprobs is not None
-        self._no_usage = None if include_usage else UNSET
+        self._has_ids = bool(asked.return_token_ids)
+        self._job = job
+        self._no_usage = None if job.include_usage else UNSET
+        self._begun: set[int] = set()  # choices of which something has been said
 
     def opening(self, index: int) -> list[msgspec.Struct]:
         return []
 
     def chunk(self, index: int, piece: Piece, usage: Usage | None) -> list[msgspec.Struct]:
-        choice = self._choice(index, piece.text, piece.entries, piece.finish_reason)
+        choice = self._choice(index, piece)
+        if index in self._begun:
+            choice.prompt_token_ids = UNSET
+        self._begun.add(index)
         return [self._object([choice], usage or self._no_usage)]
 
     def last(self, usage: Usage) -> list[msgspec.Struct]:
         return [self._object([], usage)]
 
     def whole(self, answers: Sequence[Answered], usage: Usage) -> msgspec.Struct:
-        choices = [
-            self._choice(index, answer.text, answer.entries, answer.finish_reason)
-            for index, answer in enumerate(answers)
-        ]
+        choices = [self._choice(index, answer) for index, answer in enumerate(answers)]
         return self._object(choices, usage)
 
-    def _choice(
-        self, index: int, text: str, entries: Sequence[Entry], finish_reason: str | None
-    ) -> CompletionChoice:
-        logprobs = completion_logprobs(self._tokenizer, entries) if self._logprobs else None
-        return CompletionChoice(index, text, logprobs, finish_reason)
+    def _choice(self, index: int, said: Piece | Answered) -> CompletionChoice:
+        logprobs = completion_logprobs(self._tokenizer, said.entries) if self._logprobs else None
+        choice = CompletionChoice(index, said.text, logprobs, said.finish_reason)
+        if self._has_ids:
+            choice.prompt_token_ids = self._job.prompts[index // self._job.n].tokens
+            choice.token_ids = said.token_ids
+        return choice
 
     def _object(self, choices: list[CompletionChoice], usage: Any) -> Completion:
         head = self._heading

@@ -29,7 +29,7 @@ class Job:
     """What to run. ``echoes`` are what each prompt's answers begin with, if with anything.
 
     ``calls`` makes what tells an answer's tool calls, for each answer; ``markers`` are the special
-    tokens it wants to see.
+    tokens that have a text.
     """
 
     prompts: list[Prompt]
@@ -92,6 +92,10 @@ class Answered:
     @property
     def entries(self) -> list[Entry]:
         return [entry for piece in self.pieces for entry in piece.entries]
+
+    @property
+    def token_ids(self) -> list[int]:
+        return [token for piece in self.pieces for token in piece.token_ids]
 
     @property
     def finish_reason(self) -> str:
@@ -171,6 +175,11 @@ class _Answer:
         self._job = job
         self._shape = shape
         self._generation = generation
+        eos = serving.thread.engine.config.eos_token_ids
+        ends = [
+            frozenset() if job.include_stop else frozenset({*eos, *prompt.params.stop_token_ids})
+            for prompt in job.prompts
+        ]
         self._choices = [
             Choice(
                 serving.tokenizer.detokenizer(prompt.tokens),
@@ -180,6 +189,7 @@ class _Answer:
                 echo=job.echoes[index] if job.echoes else None,
                 calls=job.calls() if job.calls else None,
                 markers=job.markers,
+                ends=ends[index],
             )
             for index, prompt in enumerate(job.prompts)
             for _ in range(job.n)

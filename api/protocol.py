@@ -201,12 +201,18 @@ class SamplingRequest(msgspec.Struct, kw_only=True):
 
 
 class GenerateRequest(SamplingRequest, kw_only=True):
-    """What completions and chat have in common."""
+    """What completions and chat have in common. Of those that vLLM named, ``skip_special_tokens``
+    (true unless said otherwise) leaves special tokens out of texts, ``return_token_ids`` has the
+    ids sent along, and ``truncate_prompt_tokens`` keeps the last so many of a prompt.
+    """
 
     max_tokens: Length | None = None
     n: Annotated[int, Meta(ge=1, le=128)] | None = None
     response_format: ResponseFormat | None = None
     stream_options: StreamOptions | None = None
+    skip_special_tokens: bool | None = None
+    return_token_ids: bool | None = None
+    truncate_prompt_tokens: Annotated[int, Meta(ge=1, le=2**31 - 1)] | None = None
 
 
 class CompletionRequest(GenerateRequest, kw_only=True):
@@ -280,10 +286,14 @@ class CompletionLogprobs(msgspec.Struct):
 
 
 class CompletionChoice(msgspec.Struct):
+    """Of a stream the first chunk has the ``prompt_token_ids``, and each its own ``token_ids``."""
+
     index: int
     text: str
     logprobs: CompletionLogprobs | None
     finish_reason: str | None
+    prompt_token_ids: list[int] | UnsetType = UNSET
+    token_ids: list[int] | UnsetType = UNSET
 
 
 class Completion(msgspec.Struct):
@@ -329,6 +339,7 @@ class ChatChoice(msgspec.Struct):
     message: AnswerMessage
     logprobs: ChatLogprobs | None
     finish_reason: str
+    token_ids: list[int] | UnsetType = UNSET
 
 
 class ChatCompletion(msgspec.Struct):
@@ -338,6 +349,7 @@ class ChatCompletion(msgspec.Struct):
     choices: list[ChatChoice]
     usage: Usage
     object: str = "chat.completion"
+    prompt_token_ids: list[int] | UnsetType = UNSET
 
 
 class FunctionDelta(msgspec.Struct):
@@ -365,6 +377,7 @@ class ChunkChoice(msgspec.Struct):
     delta: Delta
     logprobs: ChatLogprobs | None = None
     finish_reason: str | None = None
+    token_ids: list[int] | UnsetType = UNSET
 
 
 class ChatChunk(msgspec.Struct):
@@ -374,6 +387,7 @@ class ChatChunk(msgspec.Struct):
     choices: list[ChunkChoice]
     usage: Usage | UnsetType | None = UNSET
     object: str = "chat.completion.chunk"
+    prompt_token_ids: list[int] | UnsetType = UNSET
 
 
 class ModelCard(msgspec.Struct):

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -16,6 +16,7 @@ from .connection import read_body
 from .engine_thread import EngineThread
 from .errors import ApiError, bad_request, no_such_model
 from .fields import R, decode
+from .protocol import GenerateRequest
 from .tool_template import tool_template
 
 T = TypeVar("T")
@@ -52,6 +53,10 @@ class Serving:
     @property
     def vocab_size(self) -> int:
         return self.thread.engine.config.vocab_size
+
+    def markers(self, asked: GenerateRequest) -> Mapping[int, str]:
+        """The special tokens that ``asked`` wants to see in texts."""
+        return self.tokenizer.special_texts if asked.skip_special_tokens is False else {}
 
     async def encode(self, work: Callable[[], T]) -> T:
         """``work`` with the tokenizer, outside of the event loop."""

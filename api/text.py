@@ -59,6 +59,7 @@ class Entry:
     token: int
     logprobs: TokenLogprobs | None
     offset: int
+    of_prompt: bool = False
 
 
 @dataclass(slots=True)
@@ -74,6 +75,11 @@ class Piece:
     def text(self) -> str:
         return "".join(part for part in self.parts if isinstance(part, str))
 
+    @property
+    def token_ids(self) -> list[int]:
+        """Those that were generated."""
+        return [entry.token for entry in self.entries if not entry.of_prompt]
+
 
 @dataclass(slots=True)
 class Echo:
@@ -84,16 +90,28 @@ class Echo:
     offsets: list[int]
 
 
-def echo_of(tokenizer: Tokenizer, prompt: str | list[int], tokens: list[int]) -> Echo:
-    """``prompt`` is the text that ``tokens`` are of, if it came as a text."""
+def echo_of(
+    tokenizer: Tokenizer,
+    prompt: str | list[int],
+    tokens: list[int],
+    markers: Mapping[int, str],
+) -> Echo:
+    """``prompt`` is the text that ``tokens`` are of, if it came as a text; ``markers`` as in
+    `Choice`."""
     detokenizer = tokenizer.detokenizer()
     offsets: list[int] = []
-    length = 0
+    text = ""
     for token in tokens:
-        offsets.append(length)
-        length += len(detokenizer.feed(token))
-    text = prompt if isinstance(prompt, str) else tokenizer.decode(tokens)
-    return Echo(text, tokens, offsets)
+        offsets.append(len(text))
+        text += _spelled(token, detokenizer, markers)
+    text += detokenizer.flush()
+    return Echo(prompt if isinstance(prompt, str) else text, tokens, offsets)
+
+
+def _spelled(token: int, detokenizer: Detokenizer, markers: Mapping[int, str]) -> str:
+    if token in markers:
+        return detokenizer.flush() + markers[token]
+    return detokenizer.feed(token)
 
 
 class Choice:
@@ -101,8 +119,9 @@ class Choice:
 
     ``completion_tokens`` counts what was generated up to the end of the answer. ``limit`` 0 asks
     for no tokens at all, although the engine always makes one. ``echo`` goes before. ``calls``
-    finds tool calls in what the stop strings let through; ``markers`` are the special tokens that
-    it has to see, with their texts: in any other answer special tokens have none.
+    finds tool calls in what the stop strings let through. ``markers`` are the special tokens that
+    have a text, for it to see or because the client asked. ``ends`` are tokens that have none where
+    they end the answer.
     """
 
     def __init__(
@@ -115,6 +134,7 @@ class Choice:
         echo: Echo | None = None,
         calls: CallParser | None = None,
         markers: Mapping[int, str] | None = None,
+        ends: frozenset[int] = frozenset(),
     ) -> None:
         self.completion_tokens = 0
         self.cached_tokens = 0
@@ -126,6 +146,7 @@ class Choice:
         self._echo = echo
         self._calls = calls
         self._markers = markers or {}
+        self._ends = ends
         self._length = len(echo.text) if echo else 0
         self._entries: list[Entry] = []
 
@@ -158,14 +179,15 @@ class Choice:
         echo, self._echo = self._echo, None
         if update.prompt_logprobs:
             rows = zip(echo.tokens, update.prompt_logprobs, echo.offsets, strict=True)
-            self._entries = [Entry(*row) for row in rows]
+            self._entries = [Entry(*row, of_prompt=True) for row in rows]
         return echo.text
 
     def _go_on(self, update: Update) -> str:
         text = ""
+        last = len(update.tokens) - 1 if update.finish_reason == "stop" else -1
         for index, token in enumerate(update.tokens):
             logprobs = update.logprobs[index] if update.logprobs else None
-            text += self._token(token, logprobs)
+            text += self._token(token, logprobs, index == last and token in self._ends)
             if self._stops.matched:
                 break
         if update.finish_reason and not self._stops.matched:
@@ -174,13 +196,10 @@ class Choice:
         self.finish_reason = "stop" if self._stops.matched else update.finish_reason
         return text
 
-    def _token(self, token: int, logprobs: TokenLogprobs | None) -> str:
+    def _token(self, token: int, logprobs: TokenLogprobs | None, is_end: bool) -> str:
         self.completion_tokens += 1
         self._entries.append(Entry(token, logprobs, self._length))
-        if token in self._markers:
-            text = self._detokenizer.flush() + self._markers[token]
-        else:
-            text = self._detokenizer.feed(token)
+        text = "" if is_end else _spelled(token, self._detokenizer, self._markers)
         self._length += len(text)
         if self.completion_tokens <= self._min_tokens:
             return text  # too early for a stop string

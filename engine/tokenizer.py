@@ -8,7 +8,7 @@ import codecs
 import json
 import re
 from collections.abc import Collection, Mapping, Sequence
-from functools import cache
+from functools import cache, cached_property
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -142,6 +142,11 @@ class Tokenizer:
     def special_ids(self) -> frozenset[int]:
         """Tokens that mark something instead of being text."""
         return self._special
+
+    @cached_property
+    def special_texts(self) -> dict[int, str]:
+        """What every special token is written as, where texts do not leave it out."""
+        return {token: self.token_text(token) for token in self._special}
 
     @property
     def kind(self) -> str:

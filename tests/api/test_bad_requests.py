@@ -61,10 +61,12 @@ FIELDS: list[tuple[str, Any]] = [
     *[("response_format", value) for value in ({"type": "xml"}, {}, "json")],
     *[("best_of", value) for value in (2, 0, True)],
     *[("suffix", value) for value in ("x", 5)],
-    *[("skip_special_tokens", value) for value in (False, 0)],
+    *[("skip_special_tokens", value) for value in ("no", 0)],
+    *[("return_token_ids", value) for value in ("yes", 1)],
+    *[("truncate_prompt_tokens", value) for value in (0, -1, 1.5, "x")],
+    *[("prompt_logprobs", value) for value in (0, 5)],
     *[(name, {}) for name in ("structured_outputs", "guided_choice", "regex", "lora_path")],
     ("use_beam_search", True),
-    ("truncate_prompt_tokens", 5),
     ("return_hidden_states", True),
 ]
 
