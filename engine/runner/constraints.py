@@ -14,11 +14,18 @@ import numpy as np
 import torch
 from llguidance import LLExecutor
 from torch import Tensor
+from torch.nn.functional import embedding
 
 from ..request import Request
 from .grammars import Grammars, reason
 
-_FEW = 4  # masks that are found in turn; more are shared out to threads
+_FEW = 8  # masks that are found in turn; more are shared out to threads
+
+# What a byte of a mask lets the logits of its eight tokens be at the most. Looking that up and
+# taking the smaller is ten times as fast as filling where a mask says so.
+_LIMITS = torch.tensor(
+    [[torch.inf if byte >> bit & 1 else -torch.inf for bit in range(8)] for byte in range(256)]
+)
 
 
 @dataclass(slots=True)
@@ -36,20 +43,16 @@ class Mask:
 
     def apply(self, logits: Tensor) -> None:
         """Set what is not allowed to -inf, in place; other rows are not touched."""
-        device, vocab = logits.device, logits.shape[-1]
+        device = logits.device
         packed = torch.from_numpy(self.bits).to(device)
-        places = torch.arange(8, dtype=torch.uint8, device=device)
-        banned = ((packed[:, :, None] >> places) & 1).flatten(1)[:, :vocab] == 0
-        logits[:, banned.shape[1] :].index_fill_(0, self._index(device), -torch.inf)
-        part = logits[:, : banned.shape[1]]
+        limits = embedding(packed.int(), _LIMITS.to(device)).flatten(1)[:, : logits.shape[-1]]
+        part, rest = logits[:, : limits.shape[1]], logits[:, limits.shape[1] :]
+        index = torch.tensor(self.rows, device=device)
         if len(self.rows) == len(logits):
-            part.masked_fill_(banned, -torch.inf)
+            torch.minimum(part, limits, out=part)
         else:
-            index = self._index(device)
-            part[index] = part[index].masked_fill(banned, -torch.inf)
-
-    def _index(self, device: torch.device) -> Tensor:
-        return torch.tensor(self.rows, device=device)
+            part[index] = torch.minimum(part[index], limits)
+        rest[index] = -torch.inf
 
 
 class Constraints:
