@@ -167,12 +167,19 @@ class _Vocabulary:
         self.eos_token_id = self.eos_ids[0] if self.eos_ids else None
         self.bos_token_id = None
         self.special_token_ids = [token for token in special if token < len(self.tokens)]
-        self.tokenizer = LLTokenizer(TokenizerWrapper(self), eos_token=self.eos_ids or None)
+        self._own: LLTokenizer | None = None  # the wrapper tries the call below at once
+        self._own = LLTokenizer(TokenizerWrapper(self), eos_token=self.eos_ids or None)
+
+    @property
+    def tokenizer(self) -> LLTokenizer:
+        assert self._own
+        return self._own
 
     def __call__(self, text: bytes) -> list[int]:
         # Of a long forced text only the next token is used.
         forced = text[:_FORCED].decode(errors="ignore")
-        return self._text.encode_within(forced) or self.tokenizer.greedy_tokenize(forced)
+        ids = self._text.encode_within(forced)
+        return ids if ids or self._own is None else self._own.greedy_tokenize(forced)
 
 
 _FORCED = 256

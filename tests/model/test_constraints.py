@@ -377,11 +377,11 @@ def test_threads_may_compile_while_others_follow(compiled: Grammars):
 # --- tokenizers ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["byte-level", "llama 2", "gemma"])
+@pytest.mark.parametrize("kind", ["byte-level", "spaced", "llama 2", "gemma"])
 def test_text_comes_out_to_the_letter_with_each_kind_of_tokenizer(kind: str, tmp_path: Path):
     make_checkpoint("llama", tmp_path, vocab_size=VOCAB)
-    if kind == "byte-level":
-        save_byte_level(tmp_path)
+    if kind in ("byte-level", "spaced"):
+        save_byte_level(tmp_path, spaced=kind == "spaced")
     else:
         save_sentencepiece(tmp_path, prepends=kind == "llama 2")
     llm = make(tmp_path)

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 
-def save_byte_level(directory: Path) -> Path:
-    """GPT-2's kind: every byte is a token, and some pairs are."""
+def save_byte_level(directory: Path, *, spaced: bool = False) -> Path:
+    """GPT-2's kind: every byte is a token, and some pairs are. ``spaced`` puts a space in front of
+    every text, as RoBERTa's does."""
     from tokenizers import Tokenizer as Raw
     from tokenizers import decoders, models, pre_tokenizers
 
@@ -17,7 +18,7 @@ def save_byte_level(directory: Path) -> Path:
     vocab = {piece: index for index, piece in enumerate(pieces)}
     raw = Raw(models.BPE(vocab=vocab, merges=merges))
     raw.add_special_tokens(specials)
-    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=spaced)
     raw.decoder = decoders.ByteLevel()
     return _save(raw, directory)
 
