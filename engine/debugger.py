@@ -14,13 +14,14 @@ from bisect import insort
 from collections.abc import Callable
 from enum import StrEnum
 from queue import Empty, SimpleQueue
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from .breakpoints import Breakpoint, Breakpoints
 from .conditions import Condition, parse
-from .engine import Engine
+from .config import EngineConfig
 from .errors import UserError
-from .events import StepRecord
+from .events import Listener, StepRecord
+from .request import Request
 from .sampling import SamplingParams
 from .state import EngineState
 from .stops import Stop, Stopped, StopReason
@@ -44,6 +45,33 @@ class Arrival(NamedTuple):
     priority: int = 0
 
 
+class Log(Protocol):
+    """Where records can be listened to; the result ends that."""
+
+    def listen(self, listener: Listener) -> Callable[[], None]: ...
+
+
+class Stepped(Protocol):
+    """An engine, or what can take its place here: see `engine.py` for what each does."""
+
+    config: EngineConfig
+    requests: dict[int, Request]
+
+    @property
+    def log(self) -> Log: ...
+
+    @property
+    def step_count(self) -> int: ...
+
+    def has_work(self) -> bool: ...
+
+    def step(self) -> object: ...
+
+    def submit(self, prompt: list[int], params: SamplingParams, *, priority: int = 0) -> object: ...
+
+    def abort(self, request_id: int) -> bool: ...
+
+
 class Debugger:
     """Pauses, steps and plays one engine. It starts paused, before the first step.
 
@@ -58,7 +86,7 @@ class Debugger:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: Stepped,
         on_change: Callable[[], None] | None = None,
         on_error: Callable[[str], None] | None = None,
         state: EngineState | None = None,

@@ -137,6 +137,10 @@ class History:
     def end(self) -> Position:
         return self.position_after(len(self))
 
+    def step_of(self, record: int) -> int:
+        """The step that record number ``record`` belongs to."""
+        return self._steps[record]
+
     def position_after(self, records: int) -> Position:
         """The last event of the first ``records`` records."""
         if not records:
@@ -147,6 +151,10 @@ class History:
     def records_until(self, position: Position) -> int:
         """How many records it takes to come to ``position``, a part of one as a whole."""
         return self._place(position)[0]
+
+    def ends_record(self, position: Position) -> bool:
+        """Whether ``position`` is the last event of its record, whose times are known there."""
+        return self._place(position)[1] == 0
 
     def before(self, position: Position) -> Position | None:
         """The event before ``position``; `start` for the first one, None for `start`."""

@@ -89,6 +89,13 @@ class DebuggerApp(App[None]):
         finally:
             self._await_source()
 
+    def run_to_exit_code(self) -> int:
+        """`run`, then say at the prompt what went wrong, if anything did."""
+        self.run()
+        if self.fatal:
+            print(f"minisgl-tui: {self.fatal}", file=sys.stderr)
+        return self.return_code or 0
+
     def _await_source(self) -> None:
         if self.source.wait(0.5):
             return
@@ -141,9 +148,12 @@ class DebuggerApp(App[None]):
             self._fail(message)
 
     def _show_engine(self, ready: Ready) -> None:
-        self.store = Store(ready.config, ready.info, ready.codec)
+        self.store = Store(ready.config, ready.info, ready.codec, ready.recording)
         self.main = MainScreen(self.store, self.source)
         self.switch_screen(self.main)
+        if recording := ready.recording:
+            for note in recording.notes:
+                self.notify(note, title=recording.name, severity="warning", timeout=8)
 
     def _fail(self, failed: Failed) -> None:
         self._code = 1 if failed.log else 2

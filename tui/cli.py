@@ -5,7 +5,6 @@ that ``--help`` answers at once. Errors a person can act on end as one line on s
 """
 
 import argparse
-import shutil
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -17,7 +16,7 @@ from ..engine import model_store
 from ..engine.errors import UserError
 from ..engine.sampling import SamplingParams
 from ..engine.workload import Workload, WorkloadRequest, load_workload
-from . import bench_command, check_command, serve_command
+from . import bench_command, check_command, recording_commands, serve_command
 from .engine_flags import (
     DEFAULT_MODEL,
     add_engine_flags,
@@ -27,7 +26,7 @@ from .engine_flags import (
     record_to,
 )
 from .progress import print_progress
-from .screens.layout import SMALLEST
+from .terminal import check_terminal
 
 USAGE_ERROR = 2
 DEFAULT_LOGPROBS = 5
@@ -79,6 +78,7 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, Any]]:
     pull.add_argument("name", help="alias, Hub id, local directory or .gguf file")
     pull.set_defaults(command=_pull_model)
     serve_command.add_parser(commands)
+    recording_commands.add_parsers(commands)
     bench_command.add_parser(commands)
     check_command.add_parser(commands)
     return parser, commands.choices
@@ -159,7 +159,7 @@ def _run(args: argparse.Namespace) -> int:
     check_settings(settings)
     recording = record_to(args)
     model_store.check(args.model)
-    _check_terminal()
+    check_terminal("run")
 
     from .app import DebuggerApp
     from .session import model_session
@@ -167,23 +167,7 @@ def _run(args: argparse.Namespace) -> int:
 
     session = model_session(args.model, workload, settings, params.logprobs)
     source = LocalSource(session, params, recording)
-    app = DebuggerApp(source)
-    app.run()
-    if app.fatal:
-        print(f"minisgl-tui: {app.fatal}", file=sys.stderr)
-    return app.return_code or 0
-
-
-def _check_terminal() -> None:
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise UserError("run draws on a terminal, and this is none; start it in one")
-    width, height = shutil.get_terminal_size()
-    least_width, least_height = SMALLEST
-    if width < least_width or height < least_height:
-        raise UserError(
-            f"the terminal is {width}×{height}; minisgl-tui needs {least_width}×{least_height}: "
-            "enlarge it"
-        )
+    return DebuggerApp(source).run_to_exit_code()
 
 
 def _list_models(args: argparse.Namespace) -> int:

@@ -25,7 +25,7 @@ from .explain import Note, explain
 from .recent import Recent
 from .sampled import SampledSteps
 from .selection import NOTHING, Links, Target, resolve
-from .sources.base import Codec, ModeChanged, ModelInfo
+from .sources.base import Codec, ModeChanged, ModelInfo, Recording
 from .spans import Spans
 from .steps import StepSeries
 from .stops import Stops
@@ -56,16 +56,22 @@ class Store:
         config: EngineConfig,
         info: ModelInfo,
         codec: Codec,
-        recording: History | None = None,
+        recording: Recording | None = None,
     ) -> None:
         self.config = config
         self.info = info
+        self.recording = recording
         self.now = EngineState(config)  # at the end of what has come in
+        if recording:
+            self.past = recording.history
+            self.now = self.past.state_at(self.past.start)
+        else:
+            self.past = History.live(self.now)
+        self._taken = 0  # records that have come in
         self.state = self.now
-        self.past = recording or History.live(self.now)
         self.chronicle = Chronicle(self.now)
         self.replays = recording is not None
-        self.cells = CellMap(config.num_blocks)
+        self.cells = CellMap.of(self.now)
         self.steps = StepSeries(self.now)
         self.spans = Spans(self.now)
         self.recent = Recent()
@@ -95,6 +101,7 @@ class Store:
             self.now.apply(record)
         if not self.replays:
             self.past.append(record, self.now)
+        self._taken += 1
         self.chronicle.add(record)
         self.steps.apply(record, self.now)
         self.spans.apply(record)
@@ -127,7 +134,12 @@ class Store:
     @property
     def position(self) -> Position:
         """The last event that the picture includes."""
-        return self._looked_at or self.past.end
+        return self._looked_at or self.newest
+
+    @property
+    def newest(self) -> Position:
+        """The last event that has come in."""
+        return self.past.position_after(min(self._taken, len(self.past)))
 
     @property
     def last_step(self) -> int:
@@ -139,7 +151,7 @@ class Store:
 
         Raises `UserError` if there is no such event.
         """
-        if position == self.past.end and not self.replays:
+        if position == self.newest:
             self.follow()
             return
         state, cells = self._picture(position)
@@ -151,7 +163,7 @@ class Store:
         """Show the end of the run, and go on with it."""
         if self.follows:
             return
-        _, self.cells = self._picture(self.past.end)
+        _, self.cells = self._picture(self.newest)
         self._looked_at, self.state, self.history = None, self.now, self._latest
         self._look_anew()
 
@@ -203,6 +215,11 @@ class Store:
     def done(self) -> bool:
         """Everything that was asked has been answered, and that is looked at."""
         return self.follows and self.idle and not self.live and bool(self.state.finished)
+
+    @property
+    def played_out(self) -> bool:
+        """A recording has come to its end, and that is looked at."""
+        return self.replays and self.follows and self._taken == len(self.past)
 
     @property
     def hit_rate(self) -> float | None:

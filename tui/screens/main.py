@@ -252,7 +252,10 @@ class MainScreen(Commanding):
     def fail(self, message: str, log: str) -> None:
         """The engine is gone; keep what it held on the screen."""
         where = f"\ntraceback: {log}" if log else ""
-        self.store.failure = f"the engine has stopped: {message}{where}"
+        what = (
+            "the recording cannot be played on" if self.store.replays else "the engine has stopped"
+        )
+        self.store.failure = f"{what}: {message}{where}"
         self._arrange()
 
     # --- which keys work now ---------------------------------------------------------------------
@@ -266,6 +269,8 @@ class MainScreen(Commanding):
         if verb and store.failure:
             return "the engine has stopped"
         if name in ("step", "play", "go_on", "until") and store.idle:
+            if store.replays:
+                return "the recording ends here"
             return "there is nothing to run: press i to send a prompt"
         if name == "slower" and self.rate == RATES[0]:
             return f"this is the lowest speed: {rate_text(RATES[0])}"

@@ -13,6 +13,7 @@ from ...engine.breakpoints import BreakpointInfo
 from ...engine.config import EngineConfig
 from ...engine.debugger import Mode
 from ...engine.events import StepRecord
+from ...engine.history import History
 from ...engine.stops import Stop, Stopped
 
 
@@ -61,12 +62,24 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
+class Recording:
+    """A run that is over. ``notes`` say in a line each what is not as one would expect of it: that
+    it breaks off, say."""
+
+    name: str
+    history: History
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Ready:
-    """Records follow; the state before the first is that of an empty engine."""
+    """Records follow; the state before the first is that of an empty engine, or the one that the
+    ``recording`` starts from."""
 
     config: EngineConfig
     info: ModelInfo
     codec: Codec
+    recording: Recording | None = None
 
 
 @dataclass(frozen=True, slots=True)

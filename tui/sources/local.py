@@ -8,22 +8,19 @@ from dataclasses import dataclass, field
 from ...engine.debugger import Arrival, Debugger
 from ...engine.engine import Engine
 from ...engine.errors import UserError
-from ...engine.events import StepRecord
 from ...engine.sampling import SamplingParams
-from ...engine.stops import Stop
 from ...engine.trace import Model, RecordTo, Speller, new_header
 from ..crash import write_log
 from .base import (
-    BreakpointsChanged,
     Encoder,
     Failed,
-    ModeChanged,
     ModelInfo,
     Progress,
     Ready,
     Rejected,
     Sink,
 )
+from .reporter import Reporter
 
 ReportProgress = Callable[[str, float | None], None]
 
@@ -46,39 +43,6 @@ OpenSession = Callable[[ReportProgress], Session]
 class _Left(BaseException):
     """The user left while the model was loading. Not an `Exception`: nobody on the way may take it
     for a fault and carry on."""
-
-
-class _Reporter:
-    """Puts into ``sink`` what ``debugger`` has to say besides the records, once each."""
-
-    def __init__(self, debugger: Debugger, sink: Sink) -> None:
-        self._debugger = debugger
-        self._sink = sink
-        self._stop = debugger.last_stop
-        self._told = BreakpointsChanged(())
-        self._logged = debugger.logged[-1:]
-
-    def changed(self) -> None:
-        debugger = self._debugger
-        self.breakpoints()
-        if debugger.last_stop is not None and debugger.last_stop is not self._stop:
-            self._stop = debugger.last_stop
-            self._sink.put(self._stop)
-        self._sink.put(ModeChanged(debugger.mode, debugger.rate, debugger.idle))
-
-    def breakpoints(self, record: StepRecord | None = None) -> None:
-        """Tell of breakpoints that came, went or were hit."""
-        found = tuple(breakpoint.info for breakpoint in self._debugger.breakpoints)
-        if found == self._told.all:
-            return
-        self._told = BreakpointsChanged(found, self._newly_logged())
-        self._sink.put(self._told)
-
-    def _newly_logged(self) -> tuple[Stop, ...]:
-        logged = self._debugger.logged
-        seen = next((i for i, stop in enumerate(logged, 1) if stop in self._logged), 0)
-        self._logged = logged[-1:]
-        return logged[seen:]
 
 
 class LocalSource:
@@ -191,7 +155,7 @@ class LocalSource:
         session = self._open(report)
         engine = session.engine
         debugger = Debugger(engine, on_error=lambda message: sink.put(Rejected(message)))
-        reporter = _Reporter(debugger, sink)
+        reporter = Reporter(debugger, sink)
         debugger.on_change = reporter.changed
         sink.put(Ready(engine.config, session.info, session.codec))
         engine.log.listen(sink.put)

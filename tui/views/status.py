@@ -5,7 +5,7 @@ from collections import Counter
 from ...engine.debugger import Mode
 from ..stops import GLYPH as STOP_GLYPH
 from ..store import Store
-from ..text import Line, bar, cell_len, clip, plain
+from ..text import Line, bar, cell_len, clip, plain, plural
 
 RATES: tuple[float | None, ...] = (0.5, 1, 2, 4, 8, 16, None)
 
@@ -20,6 +20,8 @@ def rate_text(rate: float | None) -> str:
 def mode_span(store: Store) -> tuple[str, str]:
     if store.failure:
         return "✗ failed", "bad"
+    if store.played_out:
+        return "■ end of the recording", "dim"
     if store.mode is Mode.PLAYING:
         return f"▶ playing {rate_text(store.rate)}", "good"
     if store.mode is Mode.STEPPING:
@@ -47,6 +49,9 @@ def status_lines(store: Store, width: int) -> list[Line]:
     about = [part for part in (info.architecture, info.dtype, info.device) if part]
     left: Line = [(f" {info.name}", "title"), *((f" · {part}", "dim") for part in about)]
     right: Line = [mode_span(store), ("   step ", "dim"), (f"{state.step} ", "title")]
+    if store.recording:
+        left = [(" REPLAY ", "accent"), (store.recording.name, "title"), (" ·", "dim"), *left]
+        right[-1:] = [(str(state.step), "title"), (f" of {store.last_step} ", "dim")]
     return [spread(left, right, width), _pool_line(store, cells.used, width)]
 
 
@@ -98,6 +103,8 @@ def _hint(store: Store, width: int) -> tuple[str, str]:
         return f"◆ {store.links.words} · esc clears", "accent"
     if store.failure:
         return "the engine has stopped; what it held last stays readable · q quits", "bad"
+    if store.played_out:
+        return _end_of(store), "good" if store.done else "warn"
     if store.done:
         return f"{_outcomes(store)}: press i for another, q to quit", "good"
     if not state.requests and store.idle:
@@ -108,6 +115,16 @@ def _hint(store: Store, width: int) -> tuple[str, str]:
     if stop:
         return f"{STOP_GLYPH} {stop}", "bad"
     return step_summary(store, width), "dim"
+
+
+def _end_of(store: Store) -> str:
+    """Where a recording leaves its requests, and why it goes no further."""
+    assert store.recording
+    notes = store.recording.notes
+    over = _outcomes(store) if store.done else f"{plural(store.live, 'request')} not ended"
+    if not len(store.past):
+        over = "no steps in it"
+    return f"the recording ends here, {over}" + (f" ({'; '.join(notes)})" if notes else "")
 
 
 def _outcomes(store: Store) -> str:
@@ -132,8 +149,8 @@ def step_summary(store: Store, width: int = 999) -> str:
     decodes = sum(row.count for row in state.rows if row.decode)
     prefill = sum(row.count for row in state.rows) - decodes
     text = f"step {state.step}: {decodes} decode + {prefill} prefill tokens"
-    if not state.timings:
-        return text
+    if not state.timings or not store.past.ends_record(store.position):
+        return text  # in mid-step the times are those of the step before
     text += f" in {1e3 * state.step_seconds:.1f} ms"
     parts = [f"{k} {1e3 * state.timings[k]:.1f}" for k in PARTS if k in state.timings]
     while parts and cell_len(text) + cell_len(" · ".join(parts)) + 3 > width:
