@@ -12,7 +12,7 @@ from statistics import median
 
 from ..config import EngineConfig
 from ..engine import Engine
-from ..events import StepRecord
+from ..events import Listener, StepRecord
 from ..plan import Plan, Runner, StepOutput
 from ..radix import Node
 from ..request import Request
@@ -59,8 +59,11 @@ def measure(
     return results
 
 
-def loaded_engine(running: int, nodes: int, blocks: int) -> Engine:
-    """An engine with ``running`` requests decoding and ``nodes`` nodes of prefixes in its tree."""
+def loaded_engine(
+    running: int, nodes: int, blocks: int, listener: Listener | None = None
+) -> Engine:
+    """An engine with ``running`` requests decoding and ``nodes`` nodes of prefixes in its tree;
+    ``listener`` hears all of it from the start."""
     config = EngineConfig(
         block_size=BLOCK_SIZE,
         num_blocks=blocks,
@@ -69,6 +72,8 @@ def loaded_engine(running: int, nodes: int, blocks: int) -> Engine:
         max_model_len=1 << 20,
     )
     engine = Engine(config, NullRunner())
+    if listener is not None:
+        engine.log.listen(listener)
     _grow_tree(engine, nodes)
     rng = random.Random(1)
     for i in range(running):

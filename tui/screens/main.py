@@ -16,7 +16,7 @@ from ..event_filter import EventFilter
 from ..selection import Target
 from ..sources.base import Source
 from ..store import Store
-from ..text import Line, wrap
+from ..text import Line, cell_len, clip, wrap
 from ..views.batch import BatchView
 from ..views.blocks import BlocksView, lines_wanted
 from ..views.events import EventsView
@@ -108,6 +108,7 @@ class MainScreen(Commanding):
         yield Bar(self._too_small, id="small")
         yield self.steps
         yield LinkBar(self._tabs, id="tabs", gap="")
+        yield Bar(self._rule, id="rule")
         with self._body:
             with Vertical(id="left"):
                 for number in (1, 4, 8, 7, 5, 6, 9):  # as they stand above each other
@@ -138,7 +139,6 @@ class MainScreen(Commanding):
             pane.sync()
         self.steps.sync()
         self.strip.sync()
-        self._entitle()
         for bar in self.query(Bar):
             bar.sync()
 
@@ -166,6 +166,7 @@ class MainScreen(Commanding):
         self.steps.display = bool(steps)
         self.steps.styles.height = steps
         self.query_one("#tabs").display = not tiny
+        self.query_one("#rule").display = self.shape is Layout.NARROW
         self.query_one("#small").display = tiny
         self.query_one("#hint").display = self.query_one("#keys").display = not tiny
         failure = self.query_one("#failure")
@@ -210,10 +211,11 @@ class MainScreen(Commanding):
             tabs.append(([(words, style)], f"pane({number})"))
         return tabs
 
-    def _entitle(self) -> None:
-        """Without borders around the panes, the rule above the one there is says what it shows."""
-        narrow = self.shape is Layout.NARROW
-        self._body.border_title = self.pane.view.subtitle if narrow else ""
+    def _rule(self, width: int) -> list[Line]:
+        """Above the one pane of a narrow terminal, which has no border: what it shows."""
+        words = clip(self.pane.view.subtitle, width - 4)
+        lead = "─" * (width - cell_len(words) - 3)
+        return [[(f"{lead} ", "faint"), (words, "dim"), (" ─", "faint")]]
 
     def _keys(self, width: int) -> list[tuple[Line, str]]:
         """The keys that work now; if there are too many, those that matter most."""

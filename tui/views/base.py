@@ -92,6 +92,28 @@ class View:
         return item
 
 
+class RequestLines(View):
+    """A view of requests: ``ids[i]`` is the one that body line ``i`` is about, -1 for a heading."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ids: list[int] = []
+
+    @property
+    def items(self) -> int:
+        return len(self.ids)
+
+    def target(self, item: int) -> Target | None:
+        if 0 <= item < len(self.ids) and self.ids[item] >= 0:
+            return Target("request", self.ids[item])
+        return None
+
+    def find(self, anchor: object) -> int | None:
+        if isinstance(anchor, Target) and anchor.id in self.ids:
+            return self.ids.index(anchor.id)
+        return None
+
+
 class Column(NamedTuple):
     """A column of a table; ``right`` for numbers. ``short`` is its title and width where room is
     scarce."""

@@ -6,10 +6,9 @@ from ...engine import events as ev
 from ...engine.request import Status
 from ...engine.state import RequestState, RowState
 from ..explain import why_deferred
-from ..selection import Target
 from ..store import Store
 from ..text import Line, bar, cell_len, clip, pad, plural
-from .base import Column, View, fit_table, glyph_of, heading
+from .base import Column, RequestLines, fit_table, glyph_of, heading
 
 COLUMNS = (
     Column("req", 5, ("req", 4)),
@@ -23,7 +22,7 @@ COLUMNS = (
 _PHASE = len("↩ preempted")  # the longest phase of those that wait
 
 
-class BatchView(View):
+class BatchView(RequestLines):
     name = "Batch"
     about = "the requests of this step, then those that wait, with the reason"
 
@@ -37,22 +36,20 @@ class BatchView(View):
         self._starved = {n.req: n for n in state.notes if isinstance(n, ev.Starved)}
         batch = {row.req for row in self._rows}
         idle = [r for r in state.running if r not in batch]
-        self._extra: list[str] = []
-        keys: list[Target | None] = [Target("request", row.req) for row in self._rows]
+        ids = [row.req for row in self._rows]
+        self._headings: dict[int, str] = {}
         if idle:
-            self._extra.append(f"running, not in this step: {len(idle)}")
-            keys += [None, *(Target("request", r) for r in idle)]
+            self._headings[len(ids)] = f"running, not in this step: {len(idle)}"
+            ids += [-1, *idle]
         if state.waiting:
-            self._extra.append(f"waiting: {len(state.waiting)}")
-            keys += [None, *(Target("request", r) for r in state.waiting)]
-        self.keys = keys
+            self._headings[len(ids)] = f"waiting: {len(state.waiting)}"
+            ids += [-1, *state.waiting]
+        self.ids = ids
         decodes = sum(row.decode for row in self._rows)
         self.subtitle = f"{plural(decodes, 'decode')} · {len(self._rows) - decodes} prefill"
         self.header = [*self._budget(), [], self._table.head]
-        if not keys:
+        if not ids:
             self.header = self._budget()
-        self._titles = iter(self._extra)
-        self._headings = {i: next(self._titles) for i, key in enumerate(keys) if key is None}
 
     # --- the budget ------------------------------------------------------------------------------
 
@@ -93,10 +90,9 @@ class BatchView(View):
     def line(self, i: int) -> Line:
         if i < len(self._rows):
             return self._batch_row(self._rows[i])
-        key = self.keys[i]
-        if key is None:
+        if i in self._headings:
             return heading(self._headings[i], self._width)
-        request = self._store.state.requests[key.id]
+        request = self._store.state.requests[self.ids[i]]
         if request.status in (Status.WAITING, Status.PREEMPTED):
             return self._waiting_row(request)
         starved = self._starved.get(request.id)

@@ -1,12 +1,9 @@
 """The requests pane: a line a request; the selected one unfolds to its whole prompt and answer."""
 
-from itertools import chain
-
 from ...engine.state import RequestState
-from ..selection import Target
 from ..store import Store
 from ..text import Line, clip, clip_left, plural, visible, wrap
-from .base import Column, View, fit_table, glyph_of
+from .base import Column, RequestLines, fit_table, glyph_of
 
 COLUMNS = (
     Column("req", 5, ("req", 4)),
@@ -18,7 +15,7 @@ COLUMNS = (
 )
 
 
-class RequestsView(View):
+class RequestsView(RequestLines):
     name = "Requests"
     about = "all requests: running, waiting, then the finished ones, latest first"
 
@@ -26,30 +23,27 @@ class RequestsView(View):
         self._store, self._width = store, width
         self._table = fit_table(COLUMNS, width, 20)
         state = store.state
-        ids = chain(state.running, state.waiting, reversed(state.finished))
-        keys: list[Target | None] = [Target("request", r) for r in ids]
+        ids = [*state.running, *state.waiting, *reversed(state.finished)]
         self._unfolded: list[Line] = []
-        self._at = len(keys)
+        self._at = len(ids)
         selected = store.selected
         if selected and selected.kind == "request" and selected.id in state.requests:
-            self._at = keys.index(selected) + 1
+            self._at = ids.index(selected.id) + 1
             self._unfolded = self._unfold(state.requests[selected.id])
-            keys[self._at : self._at] = [selected] * len(self._unfolded)
-        self.keys = keys
+            ids[self._at : self._at] = [selected.id] * len(self._unfolded)
+        self.ids = ids
         parts = (("run", state.running), ("wait", state.waiting), ("done", state.finished))
         self.subtitle = " · ".join(f"{len(ids)} {word}" for word, ids in parts)
         self.header = (
             [[*self._table.head, (clip("text", width - self._table.width), "heading")]]
-            if keys
+            if ids
             else []
         )
 
     def line(self, i: int) -> Line:
         if self._at <= i < self._at + len(self._unfolded):
             return self._unfolded[i - self._at]
-        key = self.keys[i]
-        assert key is not None
-        return self._row(self._store.state.requests[key.id])
+        return self._row(self._store.state.requests[self.ids[i]])
 
     def _row(self, request: RequestState) -> Line:
         glyph, style = glyph_of(request)
