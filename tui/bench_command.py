@@ -1,7 +1,7 @@
-"""``minisgl-tui bench``: which of the four benchmarks, its flags checked, its figures printed.
+"""``minisgl-tui bench``: which of the five benchmarks, its flags checked, its figures printed.
 
-Measuring is done in `engine.bench`, and for the server's own cost in `api.overhead`; they come in
-only when a benchmark starts.
+Measuring is done in `engine.bench`, for the server's own cost in `api.overhead` and for the
+screens in `ticks.py`; they come in only when a benchmark starts.
 """
 
 import argparse
@@ -47,7 +47,8 @@ def add_parser(commands: Any) -> None:
         "bench",
         help="measure the engine, another one beside it, or a server",
         description="Measure a model on this machine; with --url a server; with --core the "
-        "scheduler and the cache alone; with --overhead our server's own cost.",
+        "scheduler and the cache alone; with --overhead our server's own cost; with "
+        "--tui the debugger's screens.",
     )
     bench.set_defaults(command=run)
     bench.add_argument(
@@ -73,8 +74,11 @@ def add_parser(commands: Any) -> None:
         help="run transformers or vllm beside it, by the python that has it; may be given again",
     )
     _add_url_flags(bench.add_argument_group("a server that speaks the OpenAI protocol"))
-    core = bench.add_argument_group("the core alone; policy flags show their effect on a load")
-    core.add_argument("--core", action="store_true", help="with a model of no cost")
+    core = bench.add_argument_group(
+        "the core alone, or the screens; policy flags show their effect on the core's load"
+    )
+    core.add_argument("--core", action="store_true", help="the core, with a model of no cost")
+    core.add_argument("--tui", action="store_true", help="what every pane of the debugger costs")
     core.add_argument("--running", type=int, metavar="N", help="requests decoding (default: 1000)")
     core.add_argument("--nodes", type=int, metavar="N", help="nodes in the tree (default: 10000)")
     core.add_argument("--blocks", type=int, metavar="N", help="in the pool (default: 100000)")
@@ -118,7 +122,7 @@ def _add_url_flags(flags: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the benchmark that the flags ask for; returns the exit code."""
-    chosen = [f"--{name}" for name in ("core", "overhead", "url") if getattr(args, name)]
+    chosen = [f"--{name}" for name in ("core", "overhead", "tui", "url") if getattr(args, name)]
     if len(chosen) > 1:
         raise UserError(f"{' and '.join(chosen)} are benchmarks apart; give one of them")
     modelless = (*ENGINE_FLAGS, *URL_FLAGS, *OFFLINE_FLAGS, "model", "workload")
@@ -128,7 +132,10 @@ def run(args: argparse.Namespace) -> int:
         unused = (name for name in (*modelless, "repeats") if name not in POLICY_FLAGS)
         _refuse(args, unused, "not for --core, which runs no model; leave it out")
         return _bench_core(args)
-    _refuse(args, CORE_FLAGS, "only for --core; add that or leave it out")
+    if args.tui:
+        _refuse(args, (*modelless, "repeats"), "not for --tui, which runs no model; leave it out")
+        return _bench_tui(args)
+    _refuse(args, CORE_FLAGS, "only for --core and --tui; add one of them or leave it out")
     repeats = _whole(args.repeats, 3, _MAX_REPEATS, "--repeats")
 
     from ..engine.bench.measures import RunFailed
@@ -320,13 +327,33 @@ def _bench_overhead(args: argparse.Namespace, repeats: int) -> int:
     return 0
 
 
+# --- the screens ---------------------------------------------------------------------------------
+
+
+def _bench_tui(args: argparse.Namespace) -> int:
+    from .ticks import measure, show
+
+    progress = print_progress()
+    results = measure(**_sizes(args), progress=lambda stage: progress(stage, None))
+    if sys.stderr.isatty():
+        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+    _print(results, show(results), args.json)
+    return 0
+
+
 # --- the core alone ------------------------------------------------------------------------------
 
 
-def _bench_core(args: argparse.Namespace) -> int:
+def _sizes(args: argparse.Namespace) -> dict[str, Any]:
+    """How large a load is asked for."""
     sizes = {name: value for name in CORE_FLAGS if (value := getattr(args, name)) is not None}
     if any(value < 1 for value in sizes.values()):
         raise UserError("--running, --nodes and --blocks must be at least 1")
+    return sizes
+
+
+def _bench_core(args: argparse.Namespace) -> int:
+    sizes = _sizes(args)
     policies = {name: value for name in POLICY_FLAGS if (value := getattr(args, name))}
     if policies:
         return _bench_policies(policies, args.json)

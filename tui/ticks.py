@@ -9,7 +9,7 @@ import os
 import random
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
@@ -126,15 +126,29 @@ def measure(
     blocks: int = 100_000,
     ticks: int = 20,
     progress: Callable[[str], None] = lambda stage: None,
-) -> list[dict[str, Any]]:
-    """The `Ticks` of every pane at every size, as plain data."""
+) -> list[Ticks]:
+    """The `Ticks` of every pane at every size."""
     progress(f"{running} requests, {nodes} nodes, {blocks} blocks")
     os.environ["COLORTERM"] = "truecolor"  # as most terminals say: colours are written in full
     load = Load(running, nodes, blocks)
     found: list[Ticks] = []
     for size in SIZES:
         found += asyncio.run(_at_size(load, size, ticks, progress))
-    return [asdict(ticks) for ticks in found]
+    return found
+
+
+def show(found: list[Ticks]) -> str:
+    """A table, with the targets beside the figures."""
+    lines = [
+        "ms of processor time a tick of one step: records taken in, what shows worked out, painted",
+        f"{'size':8} {'pane':12} {'apply':>7} {'sync':>7} {'paint':>7} {'total':>7} {'p95':>7}",
+    ]
+    for t in found:
+        verdict = f"  over {t.target:g}" if t.total > t.target else f"  (< {t.target:g})"
+        parts = (t.apply, t.sync, t.paint, t.total, t.p95)
+        figures = " ".join(f"{part:7.2f}" for part in parts)
+        lines.append(f"{t.size:8} {t.pane:12} {figures}{verdict}")
+    return "\n".join(lines)
 
 
 async def _at_size(
