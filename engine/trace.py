@@ -163,14 +163,14 @@ class LineMaker:
         return lines
 
 
-def check_path(path: Path, overwrite: bool) -> None:
+def check_path(path: Path, overwrite: bool, flag: str = "--record") -> None:
     """Raise `UserError` for a file that cannot be made or must not be replaced."""
     if path.is_dir():
-        raise UserError(f"--record {path} is a directory; give the name of a file")
+        raise UserError(f"{flag} {path} is a directory; give the name of a file")
     if path.exists() and not overwrite:
-        raise UserError(f"--record {path} exists already; give another name, or --overwrite")
+        raise UserError(f"{flag} {path} exists already; give another name, or --overwrite")
     if not path.absolute().parent.is_dir():
-        raise UserError(f"--record {path}: there is no directory {path.parent}; make it first")
+        raise UserError(f"{flag} {path}: there is no directory {path.parent}; make it first")
 
 
 class TraceWriter:

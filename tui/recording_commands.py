@@ -1,10 +1,14 @@
-"""``minisgl-tui replay`` and ``dump``: a recording on the screens, or as plain text."""
+"""``minisgl-tui replay``, ``dump`` and ``export``: what can be done with a recording."""
 
 import argparse
 from pathlib import Path
 from typing import Any
 
+from ..engine import perfetto
+from ..engine.errors import UserError
 from ..engine.positions import FORMS
+from ..engine.trace import check_path
+from ..engine.trace_file import Trace
 from .terminal import check_terminal
 
 
@@ -27,6 +31,17 @@ def add_parsers(commands: Any) -> None:
     )
     dump.add_argument("--json", action="store_true", help="the whole state, for programs")
     dump.set_defaults(command=_dump)
+    export = commands.add_parser(
+        "export",
+        help="turn a recording into a trace for other tools",
+        description="Steps, requests and counters of a recording, for https://ui.perfetto.dev.",
+    )
+    export.add_argument("file", type=Path, metavar="FILE")
+    export.add_argument(
+        "--perfetto", type=Path, metavar="OUT.json", required=True, help="the file to write"
+    )
+    export.add_argument("--overwrite", action="store_true", help="replace it if it exists")
+    export.set_defaults(command=_export)
 
 
 def _replay(args: argparse.Namespace) -> int:
@@ -41,4 +56,18 @@ def _dump(args: argparse.Namespace) -> int:
     from . import dump
 
     print(dump.as_json(args.file, args.at) if args.json else dump.as_text(args.file, args.at))
+    return 0
+
+
+def _export(args: argparse.Namespace) -> int:
+    out: Path = args.perfetto
+    check_path(out, args.overwrite, "--perfetto")
+    trace = Trace.open(args.file)
+    try:
+        with out.open("wb") as file:
+            written = perfetto.write(trace.header, trace.history, file)
+    except OSError as error:
+        raise UserError(f"cannot write {out}: {error.strerror or error}") from error
+    cut = f" ({trace.cut})" if trace.cut else ""
+    print(f"{out}: {written:,} trace events of {len(trace.history):,} records{cut}")
     return 0

@@ -202,3 +202,23 @@ def test_opening_and_closing_leaves_no_file_open(tmp_path: Path) -> None:
     trace.close()
     with pytest.raises(ValueError, match="closed"):
         trace.history.record(0)
+
+
+# --- export --------------------------------------------------------------------------------------
+
+
+def test_an_export_is_json_with_all_steps_and_replaces_nothing_unasked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, out = tmp_path / "run.mtrace", tmp_path / "out.json"
+    live = record_toy(path)
+    export = ["export", str(path), "--perfetto", str(out)]
+    assert main(export) == 0
+    assert f"trace events of {len(live.past)} records" in capsys.readouterr().out
+    names = [event["name"] for event in msgspec.json.decode(out.read_bytes())["traceEvents"]]
+    assert [n for n in names if n.startswith("step ")] == [
+        f"step {number}" for number in range(1, live.now.step + 1)
+    ]
+    assert main(export) == 2
+    assert "exists already; give another name, or --overwrite" in capsys.readouterr().err
+    assert main([*export, "--overwrite"]) == 0
