@@ -13,6 +13,7 @@ from .errors import ApiError, bad_request
 
 T = TypeVar("T")
 Batches = AsyncIterator[list[msgspec.Struct]]
+BODY_SECONDS = 60.0  # that a body may pause for
 CLIENT_GONE = 499  # nobody reads it; for the log
 
 
@@ -41,7 +42,8 @@ async def _disconnect(receive: Receive) -> None:
 
 
 async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
-    """The whole body. ApiError 413 as soon as it is known to be over ``limit`` bytes."""
+    """The whole body. ApiError 413 as soon as it is known to be over ``limit`` bytes, 408 where the
+    rest does not come."""
     headers = dict(scope["headers"])
     kind = headers.get(b"content-type", b"application/json").split(b";")[0].strip().lower()
     if kind != b"application/json":
@@ -52,7 +54,10 @@ async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
     chunks: list[bytes] = []
     size = 0
     while True:
-        message = await receive()
+        try:
+            message = await asyncio.wait_for(receive(), BODY_SECONDS)
+        except TimeoutError:
+            raise _unfinished(size) from None
         if message["type"] == "http.disconnect":
             raise ClientGone
         chunks.append(message.get("body", b""))
@@ -61,6 +66,14 @@ async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
             raise _too_large(limit)
         if not message.get("more_body"):
             return b"".join(chunks)
+
+
+def _unfinished(size: int) -> ApiError:
+    return ApiError(
+        408,
+        f"nothing came for {BODY_SECONDS:g} s after {size} bytes of the body; send all of it",
+        headers={"Connection": "close"},
+    )
 
 
 def _too_large(limit: int) -> ApiError:

@@ -18,6 +18,7 @@ from ..engine.errors import UserError
 from ..engine.trace import Model, RecordTo, new_header
 from .app import create_app
 from .engine_thread import EngineThread
+from .patience import PatientProtocol
 from .serving import MAX_BODY, Serving
 from .tool_template import check_parser
 
@@ -31,6 +32,7 @@ Progress = Callable[[str, float | None], None]
 DRAIN_SECONDS = 10.0
 MAX_QUEUED = 1024
 _BACKLOG = 2048
+_LAST_WORDS = 1.0  # seconds for errors to be read at the end
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +113,7 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 create_app(serving),
+                http=PatientProtocol,
                 backlog=_BACKLOG,
                 log_config=None,
                 access_log=False,
@@ -128,9 +131,26 @@ class Server(uvicorn.Server):
             print(self._banner, flush=True)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        draining = asyncio.create_task(self._serving.thread.drain(self._drain))
+        hurry = asyncio.create_task(self._hurry())
         await super().shutdown(sockets)
-        draining.cancel()
+        hurry.cancel()
+        if self.force_exit:  # a second signal
+            self._cut_off()
+            if self.server_state.tasks:
+                await asyncio.wait(self.server_state.tasks, timeout=_LAST_WORDS)
+            await self.lifespan.shutdown()
+
+    async def _hurry(self) -> None:
+        """At the deadline end what still runs, then cut off who neither reads nor sends."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._drain
+        await self._serving.thread.drain(self._drain)
+        await asyncio.sleep(deadline - loop.time() + _LAST_WORDS)
+        self._cut_off()
+
+    def _cut_off(self) -> None:
+        for connection in tuple(self.server_state.connections):
+            connection.transport.abort()
 
 
 def bind(host: str, port: int) -> socket.socket:
