@@ -1,6 +1,7 @@
 """OpenAI's package for Node against a live server: the cases are in tests/node/client.mjs."""
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -21,15 +22,22 @@ CASES = (
     "errors",
     "cancellation",
     "models",
+    "structured output",
+    "tools",
     "responses",
 )
 
 
 @pytest.fixture(scope="module")
-def problems(tiny_model: Path) -> dict[str, str | None]:
+def problems(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str | None]:
     """What went wrong in each case; None for nothing."""
     assert (NODE / "node_modules/openai").exists(), "run `make test`, or `npm ci` there"
-    with live(tiny_llm(tiny_model), model="org/tiny") as server:
+    longer = tmp_path_factory.mktemp("longer") / "tiny"  # describing a tool takes many bytes
+    shutil.copytree(tiny_model, longer)
+    config = json.loads((longer / "config.json").read_text())
+    config["max_position_embeddings"] = 2048
+    (longer / "config.json").write_text(json.dumps(config))
+    with live(tiny_llm(longer), model="org/tiny") as server:
         command = ["node", str(NODE / "client.mjs"), server.url, "org/tiny"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stderr

@@ -174,6 +174,62 @@ const cases = {
     await refused(client.models.retrieve("nope"), OpenAI.NotFoundError, "model", "model_not_found");
   },
 
+  async "structured output"() {
+    const schema = {
+      type: "object",
+      properties: { city: { enum: ["Paris", "Rome"] }, capital: { type: "boolean" } },
+      required: ["city", "capital"],
+      additionalProperties: false,
+    };
+    const response_format = { type: "json_schema", json_schema: { name: "city", schema } };
+    const settings = { ...asked, ignore_eos: false, max_tokens: 100, response_format };
+    const answer = await client.chat.completions.create(settings);
+    assert.equal(answer.choices[0].finish_reason, "stop");
+    const { city, capital } = JSON.parse(answer.choices[0].message.content);
+    assert.ok(["Paris", "Rome"].includes(city) && typeof capital === "boolean");
+    await refused(
+      client.chat.completions.create({ ...asked, response_format: { type: "json_schema" } }),
+      OpenAI.BadRequestError,
+      "response_format.json_schema",
+    );
+  },
+
+  async tools() {
+    const parameters = {
+      type: "object",
+      properties: { unit: { enum: ["C", "F"] } },
+      required: ["unit"],
+      additionalProperties: false,
+    };
+    const tools = [{ type: "function", function: { name: "heat", parameters, strict: true } }];
+    const settings = {
+      ...asked,
+      ignore_eos: false,
+      max_tokens: 100,
+      tools,
+      tool_choice: "required",
+      parallel_tool_calls: false,
+    };
+    const { message, finish_reason } = (await client.chat.completions.create(settings)).choices[0];
+    assert.equal(finish_reason, "tool_calls");
+    const [call] = message.tool_calls;
+    assert.equal(call.function.name, "heat");
+    assert.ok(["C", "F"].includes(JSON.parse(call.function.arguments).unit));
+    const runner = client.chat.completions.stream(settings);
+    const [streamed] = (await runner.finalMessage()).tool_calls;
+    assert.equal(streamed.function.name, "heat");
+    assert.equal(streamed.function.arguments, call.function.arguments);
+    const result = { role: "tool", tool_call_id: call.id, content: "21" };
+    const next = { ...settings, messages: [...messages, message, result], tool_choice: "none" };
+    const after = await client.chat.completions.create(next);
+    assert.equal(after.choices[0].message.tool_calls, undefined);
+    await refused(
+      client.chat.completions.create({ ...settings, messages: [...messages, result] }),
+      OpenAI.BadRequestError,
+      "messages[1].tool_call_id",
+    );
+  },
+
   async responses() {
     const settings = { model, input: "What is the capital of France?", temperature: 0 };
     const answer = await client.responses.create({ ...settings, max_output_tokens: 8 });
