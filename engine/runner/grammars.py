@@ -24,8 +24,17 @@ _NAMES = {"json_schema": "JSON schema", "lark": "Lark grammar", "regex": "regula
 # run of blanks allowed, as in JSON itself, small models go on with blanks for ever.
 _WHITESPACE = r" |\r?\n(?: {0,40}|\t{0,20})"
 
-# A lexer's states take about 2 kB each and are kept with the grammar.
-_LIMITS = LLParserLimits(max_lexer_states=50_000, verbose_errors=False)
+# A lexer's states take about 2 kB each and are kept with the grammar. A parser has as many items at
+# a place as there are ways to read what led to it: a schema of 800 optional members has 3,200; the
+# steps of a grammar as ambiguous as `start: start start | /[a-z]/` take a second each at 2,000.
+_MOST_ITEMS = {"json_schema": 5000, "lark": 1000, "regex": 1000}
+
+
+def _limits(kind: str) -> LLParserLimits:
+    return LLParserLimits(
+        max_items_in_row=_MOST_ITEMS[kind], max_lexer_states=50_000, verbose_errors=False
+    )
+
 
 # The compiler recurses once for each rule in a chain of rules; the deepest chain that fits into
 # LONGEST takes a fifth of this.
@@ -102,7 +111,7 @@ class Grammars:
         if self._vocabulary is None:
             self._vocabulary = _Vocabulary(self._text)
         matcher = LLMatcher(
-            self._vocabulary.tokenizer, _serialized(grammar), log_level=0, limits=_LIMITS
+            self._vocabulary.tokenizer, _serialized(grammar), log_level=0, limits=_limits(kind)
         )
         if not matcher.is_error():
             matcher.compute_bitmask()  # finds a grammar that nothing satisfies

@@ -3,11 +3,14 @@
 import asyncio
 import json
 import re
+from threading import Event
 from typing import Any
 
 import httpx2
 import jsonschema_rs
 import pytest
+from minisgl_tui.engine import Grammar
+from minisgl_tui.engine.runner.grammars import Grammars
 from pydantic import BaseModel
 
 from .conftest import Live
@@ -196,6 +199,30 @@ async def test_clients_with_and_without_a_grammar_run_together(tiny: Live):
         assert said(answers[seed]) == alone[seed % 3]
     await until(lambda: not tiny.engine.requests)
     tiny.assert_nothing_left()
+
+
+async def test_a_grammar_that_takes_long_to_compile_keeps_nobody_waiting(
+    tiny: Live, monkeypatch: pytest.MonkeyPatch
+):
+    compiling, go_on, compile_one = Event(), Event(), Grammars._compile
+
+    def slowly(self: Grammars, grammar: Grammar) -> Any:
+        if grammar.source == "slow":
+            compiling.set()
+            go_on.wait(30)
+        return compile_one(self, grammar)
+
+    monkeypatch.setattr(Grammars, "_compile", slowly)
+    async with httpx2.AsyncClient(base_url=tiny.url, timeout=60) as client:
+        await client.post(TEXT, json={"prompt": "hi", "regex": "known"})
+        waiting = asyncio.create_task(client.post(TEXT, json={"prompt": "hi", "regex": "slow"}))
+        await until(compiling.is_set)
+        for body in ({"max_tokens": 2}, {"regex": "known"}):
+            answer = await client.post(TEXT, json={"prompt": "hi", **body})
+            assert answer.status_code == 200
+        assert not waiting.done()
+        go_on.set()
+        assert said((await waiting).json()) == ["slow"]
 
 
 class Capital(BaseModel):

@@ -316,7 +316,7 @@ def test_an_answer_cut_off_ends_with_length(llm: LLM):
 def test_a_grammar_that_fails_on_the_way_ends_its_own_request_alone(
     checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(grammars, "_LIMITS", LLParserLimits(max_lexer_states=50))
+    monkeypatch.setattr(grammars, "_limits", lambda kind: LLParserLimits(max_lexer_states=50))
     heavy = SamplingParams(
         temperature=1, max_tokens=200, grammar=Grammar("regex", "(a|b)*a(a|b){30}")
     )
@@ -329,6 +329,23 @@ def test_a_grammar_that_fails_on_the_way_ends_its_own_request_alone(
     assert re.fullmatch("[ab]+", failed.text)
     assert fine.finish_reason == "stop" and plain.finish_reason == "length"
     assert not llm.engine.has_work()
+
+
+def test_a_grammar_that_can_be_read_in_too_many_ways_ends_its_request(
+    llm: LLM, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(grammars._MOST_ITEMS, "lark", 100)
+    grammar = Grammar("lark", "start: start start | /[a-c]/")
+    params = SamplingParams(max_tokens=250, ignore_eos=True, grammar=grammar)
+    [answer] = llm.generate("hello", params)
+    assert answer.finish_reason == "error" and "items" in answer.message
+
+
+def test_a_schema_of_hundreds_of_optional_members_is_followed(llm: LLM):
+    names = {f"p{i}": {"type": "null"} for i in range(800)}
+    grammar = Grammar.json({"properties": names, "required": ["p799"], "type": "object"})
+    answers = llm.generate("hello", SamplingParams(temperature=1, max_tokens=40, grammar=grammar))
+    assert answers[0].finish_reason != "error", answers[0].message
 
 
 def test_grammars_that_were_put_away_are_compiled_again(
