@@ -57,22 +57,27 @@ async def chat_completions(request: Request) -> Response:
         logprobs=logprobs,
         vocab_size=serving.vocab_size,
     )
-    forced = tools.grammar() if tools else None
-    if forced:
-        params = msgspec.structs.replace(params, grammar=forced)
     job = job_for(asked, [Prompt(tokens, params)], wanted)
     job.markers = serving.markers(asked)
     if tools:
-        if job.constrained_by:
-            raise bad_request(
-                f"{job.constrained_by} and tools: an answer that is held to a grammar can call "
-                'nothing; leave one out or send tool_choice: "none"',
-                job.constrained_by,
-            )
-        job.constrained_by = "tools"
-        job.calls, job.markers = tools.parser, {**job.markers, **tools.markers}
+        let_call(job, tools)
     shape = ChatShape(serving, asked, job, tools)
     return await respond(request, serving, job, shape)
+
+
+def let_call(job: Job, tools: Tools) -> None:
+    """Have the answers of ``job`` call ``tools``. ApiError 400 if they cannot call anything."""
+    if job.constrained_by:
+        raise bad_request(
+            f"{job.constrained_by} and tools: an answer that is held to a grammar can call "
+            'nothing; leave one out or send tool_choice: "none"',
+            job.constrained_by,
+        )
+    job.calls, job.markers = tools.parser, {**job.markers, **tools.markers}
+    if forced := tools.grammar():
+        job.constrained_by = "tools"
+        for prompt in job.prompts:
+            prompt.params = msgspec.structs.replace(prompt.params, grammar=forced)
 
 
 async def apply_template(

@@ -29,7 +29,7 @@ def grammar_of(asked: SamplingRequest) -> tuple[str, Grammar] | None:
         given |= _structured(asked.structured_outputs)
     wanted: ResponseFormat | None = getattr(asked, "response_format", None)
     if wanted is not None and wanted.type != "text":
-        given["response_format"] = _format, wanted
+        given[getattr(asked, "FORMAT", "response_format")] = _format, wanted
     elif wanted is not None:
         _format(wanted)
     if len(given) > 1:

@@ -5,16 +5,15 @@ again.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ..engine.models.fields import shown
 from ..engine.sampling import SamplingParams
-from .chat import apply_template
+from .chat import apply_template, let_call
 from .connection import Batches, EventStream
 from .engine_thread import Prompt
 from .errors import ApiError, bad_request
@@ -33,8 +32,10 @@ from .responses_protocol import (
     TextConfig,
     TextFormat,
 )
+from .responses_tools import Function, offered
 from .serving import Serving
 from .text import Entry, Piece
+from .tools import read_tools
 
 
 async def responses(request: Request) -> Response:
@@ -45,7 +46,9 @@ async def responses(request: Request) -> Response:
     chat = ChatRequest(
         messages=conversation(asked), chat_template_kwargs=asked.chat_template_kwargs
     )
-    tokens = await apply_template(serving, chat, "input")
+    offers = offered(asked)
+    tools = read_tools(offers.tools, offers.choice, asked.parallel_tool_calls, serving.tools)
+    tokens = await apply_template(serving, chat, "input", tools)
     room = serving.room(tokens, asked.max_output_tokens, None, "input")
     params = sampling_params(
         asked,
@@ -56,7 +59,9 @@ async def responses(request: Request) -> Response:
     )
     job = single_job(asked, [Prompt(tokens, params)])
     job.include_usage = True
-    shape = ResponseShape(serving, asked, params)
+    if tools:
+        let_call(job, tools)
+    shape = ResponseShape(serving, asked, params, offers.functions)
     return await respond(request, serving, job, shape, partial(ResponseEvents, shape))
 
 
@@ -81,11 +86,22 @@ def _check(asked: ResponsesRequest) -> None:
                 "or send false",
                 "stream_options.include_obfuscation",
             )
-    if asked.text and asked.text.format and asked.text.format.type != "text":
-        raise bad_request(
-            f"text.format is of type {shown(asked.text.format.type)}; this server has 'text' alone",
-            "text.format",
-        )
+    if asked.text and asked.text.format:
+        _check_format(asked.text.format)
+
+
+def _check_format(wanted: TextFormat) -> None:
+    where = "text.format"
+    for name in ("name", "schema"):
+        given = getattr(wanted, name) is not None
+        if wanted.type == "json_schema" and not given:
+            raise bad_request(f"{where}.{name} is missing; send it", f"{where}.{name}")
+        if wanted.type != "json_schema" and given:
+            raise bad_request(
+                f"{where}.{name} is given, but the type is {wanted.type}; send the type "
+                "json_schema",
+                f"{where}.{name}",
+            )
 
 
 def _top_logprobs(asked: ResponsesRequest) -> int | None:
@@ -117,7 +133,13 @@ class ResponseEvents(EventStream):
 class ResponseShape:
     """A ``response`` object, whole or event by event."""
 
-    def __init__(self, serving: Serving, asked: ResponsesRequest, params: SamplingParams) -> None:
+    def __init__(
+        self,
+        serving: Serving,
+        asked: ResponsesRequest,
+        params: SamplingParams,
+        functions: Mapping[str, Function],
+    ) -> None:
         self._tokenizer = serving.tokenizer
         self._logprobs = params.logprobs is not None
         self._block_size = serving.thread.engine.config.block_size
@@ -136,11 +158,12 @@ class ResponseShape:
                 parallel_tool_calls=asked.parallel_tool_calls is not False,
                 temperature=params.temperature,
                 text=TextConfig(text.format or TextFormat("text"), text.verbosity),
-                tool_choice="auto",
-                tools=[],
+                tool_choice=asked.tool_choice or "auto",
+                tools=asked.tools or [],
                 top_logprobs=asked.top_logprobs or 0,
                 top_p=params.top_p,
-            )
+            ),
+            functions,
         )
 
     def opening(self, index: int) -> Sequence[msgspec.Struct]:

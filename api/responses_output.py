@@ -5,10 +5,11 @@ The whole answer is what the events add up to: both are made here, from the same
 
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
+from msgspec import UNSET
 
 from .errors import ApiError
 from .protocol import TokenLogprob
@@ -19,12 +20,12 @@ from .responses_protocol import (
     Created,
     Event,
     Failed,
-    FunctionCall,
     Incomplete,
     IncompleteDetails,
     InProgress,
     ItemAdded,
     ItemDone,
+    OutputCall,
     OutputItem,
     OutputMessage,
     OutputText,
@@ -36,6 +37,7 @@ from .responses_protocol import (
     TextDelta,
     TextDone,
 )
+from .responses_tools import Function
 from .tool_parser import CallDelta, Part
 
 
@@ -44,10 +46,12 @@ def new_id(prefix: str) -> str:
 
 
 class Growing:
-    """Grows ``response``, which has no output yet. `events` gives each event once."""
+    """Grows ``response``, which has no output yet, and may call ``functions``. `events` gives each
+    event once."""
 
-    def __init__(self, response: ResponseObject) -> None:
+    def __init__(self, response: ResponseObject, functions: Mapping[str, Function]) -> None:
         self._response = response
+        self._functions = functions  # by the names that the model has for them
         self._open: _Message | _Call | None = None  # the item that is being written
         self._events: list[Event] = []
         self._said = 0  # how many events were given
@@ -115,7 +119,7 @@ class Growing:
         call = self._open
         if delta.name:
             self._end_item("completed")
-            call = _Call(delta.id, delta.name)
+            call = _Call(delta.id, self._functions.get(delta.name, Function(delta.name)))
             self._begin(call)
         assert isinstance(call, _Call)
         if delta.arguments:
@@ -174,7 +178,7 @@ class _Call:
     """A function call that is being written; the same methods as a message."""
 
     call_id: str
-    name: str
+    function: Function
     id: str = field(default_factory=lambda: new_id("fc"))
     arguments: list[str] = field(default_factory=list)
 
@@ -189,5 +193,7 @@ class _Call:
         item = self._item(status)
         return item, [ArgumentsDone(item_id=self.id, output_index=at, arguments=item.arguments)]
 
-    def _item(self, status: str) -> FunctionCall:
-        return FunctionCall(self.id, self.call_id, self.name, "".join(self.arguments), status)
+    def _item(self, status: str) -> OutputCall:
+        name, namespace = self.function
+        arguments = "".join(self.arguments)
+        return OutputCall(self.id, self.call_id, name, arguments, status, namespace or UNSET)

@@ -6,10 +6,17 @@ Items of a conversation and events are told apart by ``type``.
 from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from .fields import NotHere
-from .protocol import Role, SamplingRequest, TokenLogprob, Top
+from .protocol import (
+    JsonSchema,
+    ResponseFormat,
+    SamplingRequest,
+    Schema,
+    TokenLogprob,
+    Top,
+)
 
 NOTHING_STORED = "nothing is stored here; send the whole conversation as input"
 
@@ -34,12 +41,40 @@ class InputPart(msgspec.Struct):
 
 
 class InputMessage(msgspec.Struct):
-    role: Role
+    role: Literal["system", "developer", "user", "assistant"]
     content: str | list[InputPart]
 
 
-class TextFormat(msgspec.Struct):
-    type: str
+class InputCall(msgspec.Struct):
+    """``arguments`` are JSON, as text. ``namespace`` is that of the function, if it is in one."""
+
+    call_id: str
+    name: str
+    arguments: str
+    namespace: str | None = None
+
+
+class InputCallOutput(msgspec.Struct):
+    call_id: str
+    output: str | list[InputPart]
+
+
+class Namespace(msgspec.Struct):
+    """Functions under one name; ``description`` is about all of them."""
+
+    name: str
+    tools: list[dict[str, Any]]
+    description: str | None = None
+
+
+class TextFormat(msgspec.Struct, omit_defaults=True):
+    """The members beside ``type`` are for ``json_schema``."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    name: str | None = None
+    schema: Schema | None = None
+    description: str | None = None
+    strict: bool | None = None
 
 
 class TextConfig(msgspec.Struct, omit_defaults=True):
@@ -84,21 +119,35 @@ class ResponsesRequest(SamplingRequest, kw_only=True):
         "truncation": NotHere(("disabled",)),
     }
 
+    FORMAT: ClassVar[str] = "text.format"
+
     input: str | Items
     instructions: str | None = None
     max_output_tokens: Annotated[int, Meta(ge=1, le=2**31 - 1)] | None = None
     include: list[Include] | None = None
     top_logprobs: Top | None = None
     text: TextConfig | None = None
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
     stream_options: ResponseStreamOptions | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     metadata: Annotated[dict[str, str], Meta(max_length=16)] | None = None
 
     reasoning: dict[str, Any] | None = None
-    parallel_tool_calls: bool | None = None
     max_tool_calls: int | None = None  # of tools that OpenAI runs itself
     client_metadata: dict[str, Any] | None = None
     prompt_cache_retention: str | None = None
+
+    @property
+    def response_format(self) -> ResponseFormat | None:
+        """``text.format`` as chat has it."""
+        wanted = self.text and self.text.format
+        if not wanted:
+            return None
+        if wanted.type != "json_schema":
+            return ResponseFormat(wanted.type)
+        return ResponseFormat(wanted.type, JsonSchema(wanted.name or "", wanted.schema))
 
 
 # --- the answer ----------------------------------------------------------------------------------
@@ -119,7 +168,7 @@ class OutputMessage(msgspec.Struct, tag_field="type", tag="message"):
     role: str = "assistant"
 
 
-class FunctionCall(msgspec.Struct, tag_field="type", tag="function_call"):
+class OutputCall(msgspec.Struct, tag_field="type", tag="function_call"):
     """``call_id`` is what its output will name; ``arguments`` are JSON, as the model wrote it."""
 
     id: str
@@ -127,9 +176,10 @@ class FunctionCall(msgspec.Struct, tag_field="type", tag="function_call"):
     name: str
     arguments: str
     status: str
+    namespace: str | UnsetType = UNSET
 
 
-OutputItem = OutputMessage | FunctionCall
+OutputItem = OutputMessage | OutputCall
 
 
 class InputTokensDetails(msgspec.Struct):
@@ -187,8 +237,8 @@ class ResponseObject(msgspec.Struct, kw_only=True):
     parallel_tool_calls: bool
     temperature: float
     text: TextConfig
-    tool_choice: str
-    tools: list[Any]
+    tool_choice: str | dict[str, Any]
+    tools: list[dict[str, Any]]
     top_logprobs: int
     top_p: float
     background: bool = False

@@ -77,7 +77,7 @@ def read_tools(
     functions = [tool.function for tool in tools or ()]
     names = [function.name for function in functions]
     for index, function in enumerate(functions):
-        _check(function, f"tools[{index}].function", names[:index])
+        check_function(function, f"tools[{index}].function", names[:index])
     if not functions:
         if choice not in (None, "none", "auto"):
             raise bad_request("tool_choice asks for a call, but there are no tools", "tool_choice")
@@ -97,7 +97,8 @@ def read_tools(
     return Tools(functions, template, forced, only, parallel is not False and only is None)
 
 
-def _check(function: FunctionTool, where: str, before: Sequence[str]) -> None:
+def check_function(function: FunctionTool, where: str, before: Sequence[str]) -> None:
+    """400 for what is wrong with the function at ``where``; ``before`` are the names so far."""
     if not NAME.fullmatch(function.name):
         raise bad_request(
             f"{where}.name is {shown(function.name)}; it must be 1 to 64 letters, digits, _ and -",
@@ -176,7 +177,7 @@ class CallHistory:
             at = f"{where}.tool_calls[{index}].function.arguments"
             function = {
                 "name": call.function.name,
-                "arguments": _arguments(call.function.arguments, at),
+                "arguments": arguments_object(call.function.arguments, at),
             }
             calls.append({"id": call.id, "type": "function", "function": function})
             self._names[call.id] = call.function.name
@@ -195,7 +196,7 @@ class CallHistory:
         return {"tool_call_id": message.tool_call_id, "name": name}
 
 
-def _arguments(text: str, where: str) -> dict[str, Any]:
+def arguments_object(text: str, where: str) -> dict[str, Any]:
     """Templates want them as an object; no text at all is what some clients send for none."""
     try:
         arguments = json.loads(text) if text else {}

@@ -8,10 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import msgspec
 import openai
 import pytest
 from minisgl_tui.api.responses_input import conversation
-from minisgl_tui.api.responses_protocol import ResponsesRequest
+from minisgl_tui.api.responses_output import Growing
+from minisgl_tui.api.responses_protocol import ResponseObject, ResponsesRequest, TextConfig
+from minisgl_tui.api.responses_tools import Function
+from minisgl_tui.api.tool_parser import HERMES, CallParser
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import BaseModel, TypeAdapter
 
@@ -37,6 +41,30 @@ TEXT_EVENTS = [
     "response.output_item.done",
     "response.completed",
 ]
+
+
+CITY: dict[str, Any] = {
+    "type": "object",
+    "properties": {"city": {"enum": ["Rome", "Paris"]}},
+    "required": ["city"],
+    "additionalProperties": False,
+}
+WEATHER: dict[str, Any] = {"type": "function", "name": "get_weather", "parameters": CITY}
+FIND: dict[str, Any] = {"type": "function", "name": "find", "description": "Finds customers."}
+CRM: dict[str, Any] = {
+    "type": "namespace",
+    "name": "crm",
+    "description": "About customers.",
+    "tools": [FIND],
+}
+CALL: dict[str, Any] = {
+    "type": "function_call",
+    "id": "fc_1",
+    "call_id": "call_1",
+    "name": "get_weather",
+    "arguments": '{"city": "Rome"}',
+}
+RESULT: dict[str, Any] = {"type": "function_call_output", "call_id": "call_1", "output": "Sunny."}
 
 
 def ask(server: Live, **changes: Any) -> Any:
@@ -88,9 +116,9 @@ def without_ids(response: dict[str, Any]) -> dict[str, Any]:
     for item in response["output"]:
         parts = [
             {**part, "logprobs": [one["token"] for one in part["logprobs"]]}
-            for part in item["content"]
+            for part in item.get("content", ())
         ]
-        items.append({**item, "id": "", "content": parts})
+        items.append({**item, "id": "", "call_id": "", "content": parts})
     usage = {**response["usage"], "input_tokens_details": None}
     times = {"id": "", "created_at": 0, "completed_at": 0}
     return {**response, **times, "output": items, "usage": usage}
@@ -351,6 +379,221 @@ async def test_a_failure_after_the_first_token_is_a_failed_response(tiny_model: 
         server.assert_nothing_left()
 
 
+# --- structured output and tools -----------------------------------------------------------------
+
+
+class Capital(BaseModel):
+    country: str
+    capital: str
+
+
+def test_a_response_is_parsed_into_a_model_plain_and_streamed(smollm: Live):
+    client = smollm.client()
+    settings: dict[str, Any] = {
+        "model": "smollm2-135m",
+        "input": "The capital of France, as JSON.",
+        "text_format": Capital,
+        "temperature": 0,
+    }
+    plain = client.responses.parse(**settings)
+    assert isinstance(plain.output_parsed, Capital)
+    assert plain.text.format.type == "json_schema" and plain.text.format.name == "Capital"
+    with client.responses.stream(**settings) as stream:
+        list(stream)
+        assert stream.get_final_response().output_parsed == plain.output_parsed
+
+
+def test_a_json_object_and_the_extensions_hold_an_answer(tiny: Live):
+    body = {"input": "hi", "max_output_tokens": 200, "seed": 4}
+    answer = tiny.post(PATH, text={"format": {"type": "json_object"}}, **body).json()
+    if answer["status"] == "completed":
+        assert isinstance(json.loads(answer["output"][0]["content"][0]["text"]), dict)
+    chosen = tiny.post(PATH, guided_choice=["yes", "no"], **body).json()
+    assert chosen["output"][0]["content"][0]["text"] in ("yes", "no")
+
+
+def test_a_function_is_called_and_its_output_answered(smollm: Live):
+    question = {"role": "user", "content": "What is the weather in Rome?"}
+    settings = {"tools": [WEATHER], "max_output_tokens": 60}
+    answer = ask(smollm, input=[question], tool_choice="required", **settings)
+    call = answer.output[0]
+    assert (call.type, call.name, call.status) == ("function_call", "get_weather", "completed")
+    assert json.loads(call.arguments)["city"] in ("Rome", "Paris")
+    assert answer.tools[0].name == "get_weather" and answer.tool_choice == "required"
+    result = {
+        "type": "function_call_output",
+        "call_id": call.call_id,
+        "output": "Rainy, 12 degrees",
+    }
+    follow = [question, *[item.to_dict() for item in answer.output], result]
+    second = ask(smollm, input=follow, tool_choice="none", **settings)
+    assert [item.type for item in second.output] == ["message"] and second.output_text
+    plain = ask(smollm, input=[question], tool_choice="none", **settings)
+    assert second.usage.input_tokens > plain.usage.input_tokens
+
+
+async def test_a_streamed_call_says_what_the_plain_one_says(smollm: Live):
+    body = {
+        "input": "What is the weather in Rome?",
+        "tools": [WEATHER, CRM],
+        "temperature": 0,
+        "max_output_tokens": 60,
+    }
+    for name, namespace in (("get_weather", None), ("find", "crm")):
+        asked = {**body, "tool_choice": {"type": "function", "name": name}}
+        plain = smollm.post(PATH, **asked).json()
+        (item,) = plain["output"]
+        assert item["name"] == name and item.get("namespace") == namespace
+        async with httpx2.AsyncClient(base_url=smollm.url, timeout=60) as http:
+            events = await streamed(http, asked)
+        assert without_ids(events[-1]["response"]) == without_ids(plain)
+        kinds = list(dict.fromkeys(event["type"].removeprefix("response.") for event in events))
+        assert kinds == [
+            "created",
+            "in_progress",
+            "output_item.added",
+            "function_call_arguments.delta",
+            "function_call_arguments.done",
+            "output_item.done",
+            "completed",
+        ]
+        added, *deltas, done, item_done = events[2:-1]
+        assert added["item"]["arguments"] == ""
+        assert "".join(e["delta"] for e in deltas) == done["arguments"] == item["arguments"]
+        assert item_done["item"]["call_id"] == added["item"]["call_id"]
+        assert len({e["item_id"] for e in (*deltas, done)} | {added["item"]["id"]}) == 1
+
+
+def test_an_answer_is_either_held_to_a_format_or_may_call(smollm: Live):
+    asked = {"input": "hi", "tools": [WEATHER], "text": {"format": {"type": "json_object"}}}
+    assert assert_refused(smollm.post(PATH, **asked))["param"] == "text.format"
+    answer = smollm.post(PATH, **asked, tool_choice="none", max_output_tokens=2)
+    assert answer.status_code == 200
+
+
+def test_the_stream_helper_parses_the_arguments_of_a_strict_function(smollm: Live):
+    with smollm.client().responses.stream(
+        model="smollm2-135m",
+        input="What is the weather in Rome?",
+        tools=[{**WEATHER, "strict": True}],
+        tool_choice="required",
+        parallel_tool_calls=False,
+        temperature=0,
+    ) as stream:
+        deltas = [e for e in stream if e.type == "response.function_call_arguments.delta"]
+        (call,) = stream.get_final_response().output
+    assert call.parsed_arguments["city"] in ("Rome", "Paris")
+    assert deltas[-1].snapshot == call.arguments
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_items_are_the_same_however_the_answer_is_cut(seed: int):
+    text = (
+        'Let me see.\n<tool_call>\n{"name": "get_weather", "arguments": {"city": "Rome"}}\n'
+        '</tool_call>\n<tool_call>{"name": "crm__find", "arguments": {}}</tool_call>\nDone <b>.'
+    )
+    functions = {"get_weather": Function("get_weather"), "crm__find": Function("find", "crm")}
+    rng = random.Random(seed)
+    parser = CallParser(HERMES, functions)
+    growing = Growing(begun(), functions)
+    while text:
+        cut = rng.randint(1, 12)
+        growing.add(parser.feed(text[:cut]), [])
+        text = text[cut:]
+    growing.add(parser.end(), [])
+    growing.end("length")
+    events = [json.loads(msgspec.json.encode(event)) for event in growing.events()]
+    items = json.loads(msgspec.json.encode(growing.now().output))
+    assert [
+        (item.get("name"), item.get("namespace"), item.get("arguments"), item["status"])
+        for item in items
+    ] == [
+        (None, None, None, "completed"),
+        ("get_weather", None, '{"city": "Rome"}', "completed"),
+        ("find", "crm", "{}", "completed"),
+        (None, None, None, "incomplete"),
+    ]
+    assert [items[at]["content"][0]["text"].strip() for at in (0, 3)] == [
+        "Let me see.",
+        "Done <b>.",
+    ]
+    for at, item in enumerate(items):
+        mine = [event for event in events if event.get("output_index") == at]
+        assert mine[0]["type"] == "response.output_item.added"
+        assert mine[-1]["type"] == "response.output_item.done" and mine[-1]["item"] == item
+        written = "".join(event.get("delta", "") for event in mine)
+        assert written == (item.get("arguments") or item["content"][0]["text"])
+    places = [event["output_index"] for event in events if "output_index" in event]
+    assert places == sorted(places)
+
+
+def begun() -> ResponseObject:
+    return ResponseObject(
+        id="resp_1",
+        created_at=0,
+        status="in_progress",
+        model="tiny",
+        output=[],
+        instructions=None,
+        max_output_tokens=None,
+        max_tool_calls=None,
+        metadata={},
+        parallel_tool_calls=True,
+        temperature=0,
+        text=TextConfig(),
+        tool_choice="auto",
+        tools=[],
+        top_logprobs=0,
+        top_p=1,
+    )
+
+
+def test_calls_that_follow_each_other_are_one_message():
+    text = {"type": "message", "role": "assistant", "content": "Let me see."}
+    other = {**CALL, "call_id": "call_2", "name": "find", "namespace": "crm", "arguments": ""}
+    other_result = {**RESULT, "call_id": "call_2", "output": [{"type": "input_text", "text": "x"}]}
+    items = [{"role": "user", "content": "hi"}, text, CALL, other, RESULT, other_result, CALL]
+    messages = conversation(ResponsesRequest(input=items))
+    assert [one.role for one in messages] == ["user", "assistant", "tool", "tool", "assistant"]
+    assert messages[1].content == "Let me see." and messages[4].content is None
+    calls = [[call.function.name for call in one.tool_calls or ()] for one in messages]
+    assert calls == [[], ["get_weather", "crm__find"], [], [], ["get_weather"]]
+    assert [one.tool_call_id for one in messages] == [None, None, "call_1", "call_2", None]
+
+
+async def test_what_codex_sends_is_answered(smollm: Live):
+    """The fields of its requests, and its kinds of items and tools, in its second turn."""
+    said = [{"type": "input_text", "text": "<environment_context>\n</environment_context>"}]
+    body: dict[str, Any] = {
+        "model": "smollm2-135m",
+        "instructions": "You are a coding agent.",
+        "input": [
+            {"type": "message", "id": "msg_1", "role": "developer", "content": said},
+            {"type": "message", "id": "msg_2", "role": "user", "content": said},
+            {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "gAAA"},
+            {**CALL, "status": "completed"},
+            {**RESULT, "id": "fco_1"},
+        ],
+        "tools": [{**WEATHER, "description": "The weather.", "strict": False}, CRM],
+        "tool_choice": "auto",
+        "parallel_tool_calls": True,
+        "reasoning": {"effort": "medium", "summary": "auto"},
+        "store": False,
+        "stream": True,
+        "include": ["reasoning.encrypted_content"],
+        "prompt_cache_key": "01a20bbe-1197-7eb0-ab62-6c42fb892e88",
+        "client_metadata": {"thread_id": "01a20bbe"},
+        "text": {"verbosity": "medium"},
+        "service_tier": "priority",
+        "max_output_tokens": 16,
+    }
+    async with httpx2.AsyncClient(base_url=smollm.url, timeout=60) as http:
+        events = await streamed(http, body)
+    assert events[-1]["type"] in ("response.completed", "response.incomplete")
+    usage = events[-1]["response"]["usage"]
+    assert usage["input_tokens"] > 100 and 0 < usage["output_tokens"] <= 16
+
+
 # --- what is not taken ---------------------------------------------------------------------------
 
 HI = {"role": "user", "content": "hi"}
@@ -388,7 +631,15 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"stream": True, "stream_options": 5}, "stream_options"),
     *[({"text": value}, "text") for value in ("x", 5, {"format": "x"}, {"verbosity": "loud"})],
     ({"text": {"format": {}}}, "text.format"),
-    *[({"text": {"format": {"type": kind}}}, "text.format") for kind in ("xml", "json_object")],
+    ({"text": {"format": {"type": "xml"}}}, "text.format"),
+    ({"text": {"format": {"type": "json_schema"}}}, "text.format.name"),
+    ({"text": {"format": {"type": "json_schema", "name": "x"}}}, "text.format.schema"),
+    (
+        {"text": {"format": {"type": "json_schema", "name": "x", "schema": {"type": "x"}}}},
+        "text.format",
+    ),
+    ({"text": {"format": {"type": "json_object", "schema": {}}}}, "text.format.schema"),
+    ({"text": {"format": {"type": "json_object"}}, "regex": "x"}, "text.format"),
     *[
         ({"metadata": value}, "metadata")
         for value in ("x", {"a": 1}, {str(i): "" for i in range(17)})
@@ -404,9 +655,33 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"max_tokens": 5}, "max_tokens"),
     ({"messages": [HI]}, "messages"),
     ({"logprobs": True}, "logprobs"),
-    ({"tools": "x"}, "tools"),
-    ({"tools": [{"type": "web_search"}]}, "tools"),
+    *[({"tools": value}, "tools") for value in ("x", {}, [5])],
+    *[
+        ({"tools": [WEATHER, {"type": kind, "name": "x"}]}, "tools[1].type")
+        for kind in ("web_search", "mcp", "custom", None, 5)
+    ],
+    ({"tools": [{"type": "function"}]}, "tools[0].name"),
+    ({"tools": [{"type": "function", "name": "a b"}]}, "tools[0].name"),
+    ({"tools": [WEATHER, WEATHER]}, "tools[1].name"),
+    ({"tools": [{**WEATHER, "defer_loading": True}]}, "tools[0].defer_loading"),
+    ({"tools": [{**WEATHER, "parameters": {"type": "array"}}]}, "tools[0].parameters"),
+    ({"tools": [{"type": "namespace", "name": "crm"}]}, "tools[0].tools"),
+    ({"tools": [{**CRM, "tools": [CRM]}]}, "tools[0].tools[0].type"),
+    ({"tools": [{**CRM, "name": "c" * 64}]}, "tools[0].tools[0].name"),
     ({"tool_choice": "required"}, "tool_choice"),
+    *[
+        ({"tools": [WEATHER], "tool_choice": value}, "tool_choice")
+        for value in ("any", 5, [], {"type": "function", "name": "x"}, {"type": "allowed_tools"})
+    ],
+    ({"tools": [WEATHER], "tool_choice": {"type": "function"}}, "tool_choice.name"),
+    ({"input": [{**CALL, "arguments": "{"}]}, "input[0].arguments"),
+    ({"input": [{**CALL, "arguments": "[]"}]}, "input[0].arguments"),
+    ({"input": [{**CALL, "arguments": {}}]}, "input[0].arguments"),
+    ({"input": [{**CALL, "call_id": None}]}, "input[0].call_id"),
+    ({"input": [CALL, {**RESULT, "call_id": "other"}]}, "input[1].call_id"),
+    ({"input": [RESULT, CALL]}, "input[0].call_id"),
+    ({"input": [CALL, {**RESULT, "output": 5}]}, "input[1].output"),
+    ({"input": [CALL, {**RESULT, "output": [{"type": "input_image"}]}]}, "input[1].output[0]"),
     ({"priority": 2**70}, "priority"),
     ({"seed": 2**64}, "seed"),
     ({"user": 5}, "user"),
