@@ -112,8 +112,6 @@ async def apply_template(
 def template_messages(messages: Sequence[ChatMessage]) -> list[Message]:
     """Messages as templates want them: texts in one piece, arguments of calls as objects, results
     with the name of their function, and ``system`` for ``developer``."""
-    if not messages:
-        raise bad_request("messages is empty; send at least one", "messages")
     found: list[Message] = []
     history = CallHistory()
     for index, message in enumerate(messages):

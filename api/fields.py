@@ -244,16 +244,6 @@ def _json_type(value: Any) -> str:
 # --- what they mean ------------------------------------------------------------------------------
 
 
-MOST_TOP_LOGPROBS = 20
-
-
-def check_range(request: Any, name: str, low: float, high: float) -> None:
-    """For what no type in `protocol` says."""
-    value = getattr(request, name)
-    if value is not None and not low <= value <= high:
-        raise bad_request(f"{name} is {value}; it must be from {low:g} to {high:g}", name)
-
-
 def stops_of(request: SamplingRequest) -> list[str]:
     """The stop strings, as a list."""
     return [request.stop] if isinstance(request.stop, str) else request.stop or []

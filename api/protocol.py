@@ -17,6 +17,7 @@ Penalty = Annotated[float, Meta(ge=-2, le=2)]
 Top = Annotated[int, Meta(ge=0, le=20, description="How many of the likeliest tokens to list.")]
 StopString = Annotated[str, Meta(min_length=1, max_length=1024)]
 
+FinishReason = Annotated[str, Meta(extra_json_schema={"enum": ["stop", "length", "tool_calls"]})]
 LogitBias = Annotated[
     dict[str, Annotated[float, Meta(ge=-100, le=100)]],
     Meta(
@@ -291,7 +292,7 @@ class CompletionChoice(msgspec.Struct):
     index: int
     text: str
     logprobs: CompletionLogprobs | None
-    finish_reason: str | None
+    finish_reason: FinishReason | None
     prompt_token_ids: list[int] | UnsetType = UNSET
     token_ids: list[int] | UnsetType = UNSET
 
@@ -300,7 +301,7 @@ class Completion(msgspec.Struct):
     """Whole, or a chunk of a stream: ``usage`` is absent, or null, where it is not asked for."""
 
     id: str
-    object: str
+    object: Literal["text_completion"]
     created: int
     model: str
     choices: list[CompletionChoice]
@@ -329,7 +330,7 @@ class AnswerMessage(msgspec.Struct):
     """``content`` is null where there are only calls."""
 
     content: str | None
-    role: str = "assistant"
+    role: Literal["assistant"] = "assistant"
     refusal: None = None
     tool_calls: list[MessageToolCall] | UnsetType = UNSET
 
@@ -338,7 +339,7 @@ class ChatChoice(msgspec.Struct):
     index: int
     message: AnswerMessage
     logprobs: ChatLogprobs | None
-    finish_reason: str
+    finish_reason: FinishReason
     token_ids: list[int] | UnsetType = UNSET
 
 
@@ -348,7 +349,7 @@ class ChatCompletion(msgspec.Struct):
     model: str
     choices: list[ChatChoice]
     usage: Usage
-    object: str = "chat.completion"
+    object: Literal["chat.completion"] = "chat.completion"
     prompt_token_ids: list[int] | UnsetType = UNSET
 
 
@@ -367,7 +368,7 @@ class ToolCallDelta(msgspec.Struct):
 
 
 class Delta(msgspec.Struct):
-    role: str | UnsetType = UNSET
+    role: Literal["assistant"] | UnsetType = UNSET
     content: str | UnsetType | None = UNSET
     tool_calls: list[ToolCallDelta] | UnsetType = UNSET
 
@@ -376,7 +377,7 @@ class ChunkChoice(msgspec.Struct):
     index: int
     delta: Delta
     logprobs: ChatLogprobs | None = None
-    finish_reason: str | None = None
+    finish_reason: FinishReason | None = None
     token_ids: list[int] | UnsetType = UNSET
 
 
@@ -386,7 +387,7 @@ class ChatChunk(msgspec.Struct):
     model: str
     choices: list[ChunkChoice]
     usage: Usage | UnsetType | None = UNSET
-    object: str = "chat.completion.chunk"
+    object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
     prompt_token_ids: list[int] | UnsetType = UNSET
 
 
@@ -395,12 +396,12 @@ class ModelCard(msgspec.Struct):
     created: int
     max_model_len: int
     owned_by: str = "minisgl-tui"
-    object: str = "model"
+    object: Literal["model"] = "model"
 
 
 class ModelList(msgspec.Struct):
     data: list[ModelCard]
-    object: str = "list"
+    object: Literal["list"] = "list"
 
 
 class Version(msgspec.Struct):

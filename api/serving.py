@@ -76,8 +76,6 @@ class Serving:
     def room(self, prompt: list[int], asked: int | None, default: int | None, param: str) -> int:
         """How many tokens may follow ``prompt``: as many as asked for, or 400 if that is too many;
         ``default``, or all there is room for, where nothing was."""
-        if asked is not None and not 0 <= asked < 2**31:
-            raise bad_request(f"max_tokens is {asked}; it must be 0 or more", "max_tokens")
         left = self.context - len(prompt)
         if left < max(1, asked or 0):
             raise self._too_long(len(prompt), asked or 0, param)
