@@ -95,6 +95,9 @@ ACTIONS: tuple[Action, ...] = (
     ),
     Action("tokens", "t", "t", "Tokens", "each token of an answer, and how likely it was", CHOOSE),
     Action("clear", "escape", "esc", "Clear", "end the selection", CHOOSE, "clear", 3),
+    Action("copy", "y", "y", "Copy", "copy the line, or the prompt and answer it is about", CHOOSE),
+    Action("jump", "ctrl+o", "^o", "Jump", "a letter for every pane", LOOK),
+    Action("picture", "P", "P", "Picture", "write the screen to an SVG file", APP),
     Action("help", "question_mark", "?", "Help", "keys, glyphs and words", APP, "help", 2),
     Action("command", "colon", ":", "Command line", "type what to do, tab completes", LOOK,
         "command", 6,
@@ -108,6 +111,25 @@ ACTIONS: tuple[Action, ...] = (
         "quit", 1,
     ),
 )  # fmt: skip
+
+_table = ACTIONS
+
+
+def use(table: tuple[Action, ...]) -> None:
+    """Go by ``table`` from now on: the actions with the user's own keys."""
+    global _table
+    _table = table
+
+
+def table() -> tuple[Action, ...]:
+    """The actions with the keys that are in use."""
+    return _table
+
+
+def key(name: str) -> str:
+    """The key of an action as it is shown, for sentences such as ``press i``."""
+    return next(action.shown for action in _table if name in (action.id, action.name))
+
 
 GROUPS = (RUN, LOOK, MOVE, CHOOSE, APP)
 

@@ -8,21 +8,25 @@ app.return_code   # 0; 2 when the user can mend it; 1 for anything else
 
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from textual.app import App, SystemCommand
 from textual.dom import DOMNode
+from textual.filter import LineFilter
 from textual.message import Message
 from textual.notifications import SeverityLevel
 from textual.screen import Screen
 
 from ..engine.events import StepFailed, StepRecord
 from ..engine.stops import Stopped
-from .actions import ACTIONS, APP, bindings
+from .actions import ACTIONS, APP, bindings, key, table
+from .ascii import AsciiFilter
 from .commands import COMMANDS
 from .crash import write_log
+from .decoding import Texts
 from .inbox import Inbox
 from .palette import DARK, OWN
 from .screens.help import HelpScreen
@@ -39,8 +43,11 @@ from .sources.base import (
 )
 from .sources.base import Message as SourceMessage
 from .store import Store
+from .text import escape_texts
+from .widgets.pane import LineWidget
 
 TICK = 0.1  # seconds between looks into the inbox while the engine plays
+ASK = 6.0  # seconds in which a second press of the key leaves
 TAKE = 0.05  # seconds one look may take before keys and drawing get their turn
 
 
@@ -52,7 +59,10 @@ class Synced(Protocol):
 
 
 class DebuggerApp(App[None]):
-    """Shows one source until it or the user ends it."""
+    """Shows one source until it or the user ends it.
+
+    With ``keeps`` everything is recorded elsewhere, so that nothing is lost when the user leaves.
+    """
 
     TITLE = "minisgl-tui"
     CSS_PATH = "debugger.tcss"
@@ -63,9 +73,22 @@ class DebuggerApp(App[None]):
     class Woken(Message):
         """Something is in the inbox."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(
+        self,
+        source: Source,
+        theme: str = DARK.name,
+        ascii: bool = False,
+        command_line: str = "",
+        keeps: bool = False,
+    ) -> None:
         super().__init__()
         self.source = source
+        self.command_line = command_line  # what started the program
+        self.ascii = ascii
+        escape_texts(ascii)
+        self._ascii = AsciiFilter()
+        self._keeps = keeps
+        self._asked = False
         self.fatal: str | None = None
         self.store: Store | None = None
         self.loading_screen = LoadingScreen()
@@ -73,11 +96,13 @@ class DebuggerApp(App[None]):
         self._code = 0
         self._inbox = Inbox(lambda: self.post_message(self.Woken()))
         self.animation_level = "none"
-        for theme in OWN:
-            self.register_theme(theme)
-        self.theme = DARK.name
+        for own in OWN:
+            self.register_theme(own)
+        self.theme = theme
 
     def on_mount(self) -> None:
+        default = {action.id: action.keys for action in ACTIONS}
+        self.set_keymap({a.id: a.keys for a in table() if a.keys != default[a.id]})
         self.push_screen(self.loading_screen)
         self.set_interval(TICK, self._take_in)
         self.source.start(self._inbox)
@@ -191,15 +216,62 @@ class DebuggerApp(App[None]):
             super().notify(message, title=title, severity=severity, timeout=timeout, markup=markup)
 
     async def action_quit(self) -> None:
+        typed = self.main.typed_prompts if self.main and not self._keeps else 0
+        if typed and not self._asked and not self.fatal:
+            self._asked = True
+            self.set_timer(ASK, self._forget_asking)
+            what = "the prompt that was typed, and its answer, are"
+            if typed > 1:
+                what = f"the {typed} prompts that were typed, and their answers, are"
+            words = f"{what} recorded nowhere; {key('quit')} again leaves"
+            self.notify(words, severity="warning", timeout=ASK)
+            return
         self.exit(return_code=self._code)
+
+    def _forget_asking(self) -> None:
+        self._asked = False
 
     def action_help(self) -> None:
         if not isinstance(self.screen, HelpScreen):
-            self.push_screen(HelpScreen())
+            self.push_screen(HelpScreen(self.main.pane.view if self.main else None))
+
+    def get_line_filters(self) -> Sequence[LineFilter]:
+        filters = super().get_line_filters()
+        return [*filters, self._ascii] if self.ascii else filters
+
+    def set_ascii(self, on: bool) -> None:
+        """Draw with ASCII alone from now on, or with all glyphs again."""
+        self.ascii = on
+        escape_texts(on)
+        if self.store is not None:
+            self.store.texts = Texts(self.store.texts.codec)
+        for screen in self.screen_stack:
+            for widget in screen.walk_children():
+                if isinstance(widget, LineWidget):
+                    widget.forget()
+                    widget.sync()
+                widget.refresh()
+            screen.refresh()
+
+    def action_picture(self) -> None:
+        self.screenshot("")
+
+    def screenshot(self, name: str) -> None:
+        """Write the screen to the SVG file ``name``, or to a new one. Raises no error: it says."""
+        step = self.store.state.step if self.store else 0
+        path = Path(name).expanduser() if name else _free(Path(f"minisgl-tui-step-{step}.svg"))
+        if path.suffix != ".svg":
+            path = path.with_name(path.name + ".svg")
+        try:
+            path.write_text(self.export_screenshot(), encoding="utf-8")
+        except OSError as error:
+            self.notify(f"cannot write {path}: {error.strerror}", severity="error")
+        else:
+            self.notify(str(path.resolve()), title="the screen is in", timeout=6)
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
         """Every action of the key table that can be chosen here, and the themes."""
-        for action in ACTIONS:
+        for action in table():
             here = self if action.group == APP else screen
             if action.name != "command_palette" and hasattr(here, f"action_{action.name}"):
                 title = f"{action.title} ({action.shown})"
@@ -214,3 +286,9 @@ class DebuggerApp(App[None]):
 
     async def _act(self, here: DOMNode, call: str) -> None:
         await self.run_action(call, here)
+
+
+def _free(path: Path) -> Path:
+    """``path``, or with a number if there is such a file already."""
+    names = (path, *(path.with_stem(f"{path.stem}-{n}") for n in range(2, 1000)))
+    return next((name for name in names if not name.exists()), path)

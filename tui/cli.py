@@ -26,6 +26,7 @@ from .engine_flags import (
     record_to,
 )
 from .progress import print_progress
+from .start import add_look_flags, check_keys, show
 from .terminal import check_terminal
 
 USAGE_ERROR = 2
@@ -40,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         words.insert(0, "run")  # `minisgl-tui` alone opens the debugger
     args = parser.parse_args(words)
     try:
+        args.words = words
         return args.command(args)
     except UserError as error:
         print(f"minisgl-tui: {error}", file=sys.stderr)
@@ -67,6 +69,7 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, Any]]:
     run = commands.add_parser("run", help="step a model in the terminal")
     _add_run_flags(run)
     add_engine_flags(run)
+    add_look_flags(run)
     add_record_flags(run)
     run.set_defaults(command=_run)
     models = commands.add_parser("models", help="list models on this machine, or fetch one")
@@ -77,6 +80,8 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, Any]]:
     pull = actions.add_parser("pull", help="fetch a model, so that it starts without a network")
     pull.add_argument("name", help="alias, Hub id, local directory or .gguf file")
     pull.set_defaults(command=_pull_model)
+    keys = commands.add_parser("keys", help="the keys, and the file for your own")
+    keys.set_defaults(command=_print_keys)
     serve_command.add_parser(commands)
     recording_commands.add_parsers(commands)
     bench_command.add_parser(commands)
@@ -160,14 +165,22 @@ def _run(args: argparse.Namespace) -> int:
     recording = record_to(args)
     model_store.check(args.model)
     check_terminal("run")
+    check_keys()
 
-    from .app import DebuggerApp
     from .session import model_session
     from .sources.local import LocalSource
 
     session = model_session(args.model, workload, settings, params.logprobs)
     source = LocalSource(session, params, recording)
-    return DebuggerApp(source).run_to_exit_code()
+    return show(source, args, recording is not None)
+
+
+def _print_keys(args: argparse.Namespace) -> int:
+    from . import keymap
+
+    check_keys()
+    print("\n".join(keymap.lines()))
+    return 0
 
 
 def _list_models(args: argparse.Namespace) -> int:

@@ -8,7 +8,7 @@ may be completed to is in `completion.py`; the box in which lines are typed is
 
 from collections.abc import Callable
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from ..engine.errors import UserError
 from .actions import ACTIONS, Action
@@ -30,6 +30,7 @@ from .selection import Target
 from .views.status import rate_text
 
 if TYPE_CHECKING:
+    from .app import DebuggerApp
     from .screens.main import MainScreen
 
 Run = Callable[["MainScreen", str], None]
@@ -242,7 +243,7 @@ def _abort(screen: "MainScreen", text: str) -> None:
 def _prompt(screen: "MainScreen", text: str) -> None:
     if text:
         screen.check("prompt")
-        screen.source.submit(text)
+        screen.submit(text)
     else:
         screen.action_prompt()
 
@@ -261,6 +262,28 @@ def _filter(screen: "MainScreen", text: str) -> None:
         screen.action_filter()
 
 
+def _screenshot(screen: "MainScreen", text: str) -> None:
+    screen.call_after_refresh(_app(screen).screenshot, text)
+
+
+def _copy(screen: "MainScreen", text: str) -> None:
+    if text and text not in COPIED:
+        raise UserError(f"{text!r} is nothing to copy; give {', '.join(COPIED)}")
+    screen.copy(text) if text else screen.action_copy()
+
+
+def _set(screen: "MainScreen", text: str) -> None:
+    match text.split():
+        case ["ascii", "on" | "off" as value]:
+            _app(screen).set_ascii(value == "on")
+        case _:
+            raise UserError(f"{text!r} cannot be set; there is: set ascii on, set ascii off")
+
+
+def _app(screen: "MainScreen") -> "DebuggerApp":
+    return cast("DebuggerApp", screen.app)
+
+
 def _ask_for(action: str) -> Run:
     def run(screen: "MainScreen", text: str) -> None:
         screen.do(action)
@@ -268,7 +291,9 @@ def _ask_for(action: str) -> Run:
     return run
 
 
-_OWN = (
+COPIED = ("line", "prompt", "answer", "whole", "command")
+
+OWN = (
     Command("step", "[N]", "take one step, or N", _step),
     Command("play", "[RATE]", "run, at RATE steps a second or max", _play, one_of("max")),
     Command("pause", "", "stop after the step in progress", _pause),
@@ -291,6 +316,11 @@ _OWN = (
     Command("filter", "[TEXT]", "show the events that match: req 7, kind preempted", _filter),
     Command("abort", "REQUEST", "end a request", _abort, requests),
     Command("prompt", "[TEXT]", "send a prompt", _prompt),
+    Command(
+        "copy", "[WHAT]", "copy line, prompt, answer, whole or command", _copy, one_of(*COPIED)
+    ),
+    Command("screenshot", "[FILE]", "write the screen to an SVG file", _screenshot),
+    Command("set", "OPTION VALUE", "set ascii on, or off", _set, one_of("ascii", "on", "off")),
     Command("theme", "NAME", "choose other colours", _theme, themes),
 )
 
@@ -302,9 +332,9 @@ def action_command(action: Action) -> str:
     return action.name.replace("_", "-")
 
 
-_TAKEN = {command.name for command in _OWN}
+_TAKEN = {command.name for command in OWN}
 
-COMMANDS: dict[str, Command] = {command.name: command for command in _OWN}
+COMMANDS: dict[str, Command] = {command.name: command for command in OWN}
 for _action in ACTIONS:
     _name = action_command(_action)
     if _name not in _TAKEN:

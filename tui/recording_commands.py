@@ -9,6 +9,7 @@ from ..engine.errors import UserError
 from ..engine.positions import FORMS
 from ..engine.trace import check_path
 from ..engine.trace_file import Trace
+from .start import add_look_flags, check_keys, show
 from .terminal import check_terminal
 
 
@@ -19,6 +20,7 @@ def add_parsers(commands: Any) -> None:
         description="Step and play a recording made with --record, on the screens of `run`.",
     )
     replay.add_argument("file", type=Path, metavar="FILE")
+    add_look_flags(replay)
     replay.set_defaults(command=_replay)
     dump = commands.add_parser(
         "dump",
@@ -46,10 +48,10 @@ def add_parsers(commands: Any) -> None:
 
 def _replay(args: argparse.Namespace) -> int:
     check_terminal("replay")
-    from .app import DebuggerApp
+    check_keys()
     from .sources.recorded import RecordedSource
 
-    return DebuggerApp(RecordedSource(args.file)).run_to_exit_code()
+    return show(RecordedSource(args.file), args, keeps=True)
 
 
 def _dump(args: argparse.Namespace) -> int:

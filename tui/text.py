@@ -15,9 +15,23 @@ Line = list[Span]
 _SHOWN = {"\n": "↵", "\r": "␍", "\t": "⇥"}
 
 
+class _Escapes:
+    """Whether what is not ASCII is spelled out, for terminals that cannot show it."""
+
+    on = False
+
+
+def escape_texts(on: bool) -> None:
+    """Spell out characters beyond ASCII, as in ``\\xe9``, from now on or no longer."""
+    _Escapes.on = on
+    _shown.cache_clear()
+
+
 @lru_cache(maxsize=4096)
 def _shown(char: str) -> str:
     """Itself, unless it would move the cursor, reorder the line or be invisible."""
+    if _Escapes.on and not (char.isascii() and char.isprintable()):
+        return char.encode("unicode_escape").decode()
     if char in _SHOWN:
         return _SHOWN[char]
     return "·" if unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp") else char

@@ -15,9 +15,11 @@ from ..commands import execute
 from ..selection import Target
 from ..sources.base import Source
 from ..store import Store
+from ..text import clip, plural, visible
 from ..widgets.pane import Pane
 from .breakpoints import BreakpointsScreen
 from .command import CommandScreen
+from .jump import JumpScreen
 from .layout import WHY
 from .tokens import TokensScreen
 
@@ -35,6 +37,7 @@ class Commanding(Screen[None]):
         self.store = store
         self.source = source
         self._typed: list[str] = []  # command lines, oldest first
+        self.typed_prompts = 0
 
     # --- the panes' part -------------------------------------------------------------------------
 
@@ -104,6 +107,11 @@ class Commanding(Screen[None]):
         here = self if hasattr(self, f"action_{name}") else self.app
         self.call_later(self.app.run_action, call, here)
 
+    def submit(self, text: str) -> None:
+        """Send a prompt that was typed."""
+        self.typed_prompts += 1
+        self.source.submit(text)
+
     def tell(self, message: str) -> None:
         self.notify(message, timeout=4)
 
@@ -130,6 +138,40 @@ class Commanding(Screen[None]):
                 return target.id
         linked = self.store.links.requests
         return next(iter(linked)) if len(linked) == 1 else None
+
+    def action_copy(self) -> None:
+        request = self.pane.target
+        whole = request is not None and request.kind == "request" and self.pane.view.is_of_requests
+        try:
+            self.copy("whole" if whole else "line")
+        except UserError as error:
+            self.notify(str(error), severity="warning", timeout=3)
+
+    def copy(self, what: str) -> None:
+        """Put into the clipboard, by way of the terminal: the ``line`` under the cursor; the
+        ``prompt``, ``answer`` or ``whole`` of its request; or the ``command`` of this program."""
+        if what == "line":
+            text = self.pane.line_text
+        elif what == "command":
+            text = self._whole.command_line
+        else:
+            request = self.store.state.requests.get(self.request_meant or 0)
+            if self.request_meant is None or request is None:
+                raise UserError("put the cursor on a request first, or select one, to copy of it")
+            prompt, answer = self.store.texts.prompt(request), self.store.texts.answer(request)
+            text = {"prompt": prompt, "answer": answer, "whole": prompt + answer}[what]
+        if not text:
+            raise UserError(f"there is no {what} to copy yet")
+        self.app.copy_to_clipboard(text)
+        beginning = clip(visible(text), 30)
+        self.tell(f"copied {plural(len(text), 'character')}: {beginning}")
+
+    def action_jump(self) -> None:
+        self.app.push_screen(JumpScreen(self._whole.panes), self._jumped)
+
+    def _jumped(self, number: int | None) -> None:
+        if number is not None:
+            self.action_pane(number)
 
     # --- breakpoints -----------------------------------------------------------------------------
 

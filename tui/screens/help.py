@@ -1,5 +1,6 @@
 """The help overlay: every key by group, what the glyphs mean, and the words."""
 
+from collections.abc import Callable
 from typing import ClassVar
 
 from rich.text import Text
@@ -10,10 +11,12 @@ from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from ...engine import events as ev
-from ..actions import ACTIONS, GROUPS
+from .. import commands, stops
+from ..actions import GROUPS, key, table
 from ..explain import NOTES
 from ..palette import STATUS_GLYPHS, style_table
 from ..text import Line, pad
+from ..views.base import View
 
 _BLOCKS = (
     ("·", "free", "free: nobody's, ready to be taken"),
@@ -62,31 +65,86 @@ _STATUS = {
 }
 
 
-def help_lines() -> list[Line]:
-    """The whole text of the overlay."""
+def help_lines(view: View | None = None) -> list[Line]:
+    """The whole text of the overlay, what is about ``view`` first."""
     lines: list[Line] = []
+    first = _GLYPHS_OF.get(view.name, "") if view else ""
+    if view is not None:
+        lines += [[(view.name, "accent")], [(f"  {view.about}", "text")], *_keys_of(view)]
+        lines += [[("  " + text, style) for text, style in line] for line in _glyphs(first)]
+        lines.append([])
     for group in GROUPS:
         lines.append([(group, "accent")])
-        for action in (a for a in ACTIONS if a.group == group):
+        for action in (a for a in table() if a.group == group):
             lead = f"  {pad(action.shown, 6)} {pad(action.title, 18)}"
             lines.append([(lead, "strong"), (action.about, "text")])
         lines.append([])
-    lines.append([("Blocks", "accent")])
-    lines += [[(f"  {glyph}      ", style), (text, "text")] for glyph, style, text in _BLOCKS]
-    lines.append([("  ·      ", "changed"), ("on a lit ground: changed in the last step", "text")])
-    lines += [[], [("Requests", "accent")]]
-    for status, (glyph, style) in STATUS_GLYPHS.items():
-        lines.append([(f"  {glyph}      ", style), (_STATUS.get(status, str(status)), "text")])
-    lines += [[], [("Why", "accent")]]
-    for kind, text in _DECISIONS:
-        glyph, style, _ = NOTES[kind]
-        lines.append([(f"  {glyph}      ", style), (text, "text")])
+    lines.append([("Commands", "accent")])
+    for command in commands.OWN:
+        lead = f"  :{pad(command.usage, 38)} "
+        lines.append([(lead, "strong"), (command.about, "text")])
+    for title in _GLYPHS:
+        lines += [[], [(title, "accent")], *_glyphs(title)]
     lines += [[], [("Marks", "accent")]]
     lines.append([("  ▸      ", "accent"), ("the cursor", "text")])
     lines.append([("  ◆ ◇    ", "accent"), ("selected; linked to what is selected", "text")])
     lines += [[], [("Words", "accent")]]
     lines += [[(f"  {pad(word, 12)} ", "strong"), (text, "text")] for word, text in _WORDS]
     return lines
+
+
+def _keys_of(view: View) -> list[Line]:
+    """The keys that mean something of their own in this pane."""
+    keys = [(f"{key('left')} {key('right')}", view.sideways_does)]
+    keys.append((f"{key('scale-1')} {key('scale--1')}", view.scale_does))
+    keys.append((key("select"), "select what the cursor is on; in all panes what belongs to it"))
+    if view.is_of_requests:
+        keys += [(key("tokens"), "its tokens, one by one"), (key("copy"), "copy its text")]
+    keys.append((key("toggle_break"), "stop at what happens to it"))
+    return [[(f"  {pad(k, 10)} ", "strong"), (does, "text")] for k, does in keys if does]
+
+
+def _block_glyphs() -> list[Line]:
+    lines: list[Line] = [[(f"  {g}      ", style), (text, "text")] for g, style, text in _BLOCKS]
+    lines.append([("  ·      ", "changed"), ("on a lit ground: changed in the last step", "text")])
+    return lines
+
+
+def _request_glyphs() -> list[Line]:
+    return [
+        [(f"  {glyph}      ", style), (_STATUS.get(status, str(status)), "text")]
+        for status, (glyph, style) in STATUS_GLYPHS.items()
+    ]
+
+
+def _decision_glyphs() -> list[Line]:
+    lines: list[Line] = []
+    for kind, text in _DECISIONS:
+        glyph, style, _ = NOTES[kind]
+        lines.append([(f"  {glyph}      ", style), (text, "text")])
+    lines.append([(f"  {stops.GLYPH}      ", "bad"), ("a breakpoint stopped here", "text")])
+    lines.append([(f"  {stops.LOGGED}      ", "dim"), ("a breakpoint took note of it", "text")])
+    return lines
+
+
+_GLYPHS: dict[str, Callable[[], list[Line]]] = {
+    "Blocks": _block_glyphs,
+    "Requests": _request_glyphs,
+    "Why": _decision_glyphs,
+}
+_GLYPHS_OF = {
+    "Batch": "Requests",
+    "Requests": "Requests",
+    "Timeline": "Requests",
+    "Blocks": "Blocks",
+    "Tree": "Blocks",
+    "Why": "Why",
+    "Events": "Why",
+}
+
+
+def _glyphs(title: str) -> list[Line]:
+    return _GLYPHS[title]() if title in _GLYPHS else []
 
 
 class HelpScreen(ModalScreen[None]):
@@ -107,10 +165,14 @@ class HelpScreen(ModalScreen[None]):
         Binding("k", "up", "Up", tooltip="scroll up", id="help-up", show=False),
     ]
 
+    def __init__(self, view: View | None = None) -> None:
+        super().__init__()
+        self._view = view
+
     def compose(self) -> ComposeResult:
         table = style_table(self.app.current_theme)
         text = Text()
-        for line in help_lines():
+        for line in help_lines(self._view):
             for part, style in line:
                 known = ("text", "changed") if style == "changed" else (style, "")
                 text.append(part, table[known])

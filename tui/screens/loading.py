@@ -6,6 +6,7 @@ from collections.abc import Callable
 from textual.app import ComposeResult
 from textual.screen import Screen
 
+from ..actions import key
 from ..sources.base import Progress
 from ..text import Line, bar, wrap
 from ..widgets.bars import Bar
@@ -56,7 +57,7 @@ class LoadingScreen(Screen[None]):
             lines.append([*cells, (f" {done:>3} %", "text")])
         else:
             lines.append([])
-        return [*lines, [], [(f"{seconds:.0f} s", "dim"), ("   q to quit", "dim")]]
+        return [*lines, [], [(f"{seconds:.0f} s", "dim"), (f"   {key('quit')} to quit", "dim")]]
 
     def _failed(self, width: int) -> list[Line]:
         lines: list[Line] = [[("✗ could not start", "bad")], []]
@@ -64,4 +65,4 @@ class LoadingScreen(Screen[None]):
         if self._log:
             lines += [[], [("the traceback is in", "dim")]]
             lines += [[(part, "dim")] for part in wrap(self._log, width)]
-        return [*lines, [], [("press q to quit", "accent")]]
+        return [*lines, [], [(f"press {key('quit')} to quit", "accent")]]

@@ -11,7 +11,7 @@ from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 
 from ...engine.debugger import Mode
-from ..actions import ACTIONS, CHOOSE, LOOK, MOVE, RUN, bindings
+from ..actions import CHOOSE, LOOK, MOVE, RUN, bindings, key, table
 from ..event_filter import EventFilter
 from ..selection import Target
 from ..sources.base import Source
@@ -129,6 +129,11 @@ class MainScreen(Commanding):
         self._arrange()
 
     @property
+    def command_line(self) -> str:
+        """What started the program."""
+        return getattr(self.app, "command_line", "")
+
+    @property
     def pane(self) -> Pane:
         """The active one."""
         return self.panes[self.active]
@@ -219,7 +224,7 @@ class MainScreen(Commanding):
 
     def _keys(self, width: int) -> list[tuple[Line, str]]:
         """The keys that work now; if there are too many, those that matter most."""
-        usable = [a for a in ACTIONS if a.footer and not self.why_not(a.name)]
+        usable = [a for a in table() if a.footer and not self.why_not(a.name)]
         while sum(len(a.shown) + len(self._word(a.name, a.footer)) + 3 for a in usable) > width - 1:
             usable.remove(max(usable, key=lambda a: a.rank))
         return [
@@ -241,7 +246,7 @@ class MainScreen(Commanding):
         need = "×".join(map(str, SMALLEST))
         text = (
             f"the terminal is {columns}×{rows}; minisgl-tui needs {need}: "
-            "enlarge it, or press q to quit"
+            f"enlarge it, or press {key('quit')} to quit"
         )
         return [[(part, "warn")] for part in wrap(text, width)]
 
@@ -273,7 +278,7 @@ class MainScreen(Commanding):
         if name in ("step", "play", "go_on", "until") and store.idle:
             if store.replays:
                 return "the recording ends here"
-            return "there is nothing to run: press i to send a prompt"
+            return f"there is nothing to run: press {key('prompt')} to send a prompt"
         if name == "slower" and self.rate == RATES[0]:
             return f"this is the lowest speed: {rate_text(RATES[0])}"
         if name == "faster" and self.rate is None:
@@ -287,7 +292,7 @@ class MainScreen(Commanding):
         if name == "tokens" and self.request_meant is None:
             return "put the cursor on a request first, or select one: its tokens are shown"
         if name == "match" and self.events.filter is None:
-            return "there is no filter to match; press / to give one"
+            return f"there is no filter to match; press {key('filter')} to give one"
         return ""
 
     @property
@@ -342,7 +347,7 @@ class MainScreen(Commanding):
 
     def _send(self, text: str | None) -> None:
         if text:
-            self.source.submit(text)
+            self.submit(text)
 
     # --- looking around --------------------------------------------------------------------------
 

@@ -26,6 +26,7 @@ class View:
     name = ""
     about = ""
     newest_first = False  # new lines come in at the top, and a cursor that is there stays there
+    is_of_requests = False  # every line is about one request as a whole
     marks = True  # lines are marked that are selected or linked to what is
     gutter = 2  # cells the pane keeps free for cursor and selection marks
     sideways_does = ""  # what left and right do here; empty if nothing

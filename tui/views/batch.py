@@ -24,6 +24,7 @@ _PHASE = len("↩ preempted")  # the longest phase of those that wait
 
 class BatchView(RequestLines):
     name = "Batch"
+    is_of_requests = True
     about = "the requests of this step, then those that wait, with the reason"
 
     def update(self, store: Store, width: int, height: int) -> None:

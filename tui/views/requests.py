@@ -17,6 +17,7 @@ COLUMNS = (
 
 class RequestsView(RequestLines):
     name = "Requests"
+    is_of_requests = True
     about = "all requests: running, waiting, then the finished ones, latest first"
 
     def update(self, store: Store, width: int, height: int) -> None:

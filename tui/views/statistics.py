@@ -7,6 +7,7 @@ from math import isnan
 
 from ...engine.state import EngineState
 from ...engine.stats import Histogram
+from ..actions import key
 from ..steps import NO_TIME, PARTS
 from ..store import Store
 from ..text import Line, clip, pad, pad_left, plural
@@ -32,7 +33,9 @@ class StatisticsView(View):
         self._lines: list[Line] = []
         self.subtitle = f"up to step {state.step}"
         if not state.stats.steps:
-            self.header = [[("nothing is counted yet: press s to take the first step", "dim")]]
+            self.header = [
+                [(f"nothing is counted yet: press {key('step')} to take the first step", "dim")]
+            ]
             return
         self.header = []
         self._throughput(state)

@@ -3,6 +3,7 @@
 from collections import Counter
 
 from ...engine.debugger import Mode
+from ..actions import key
 from ..stops import GLYPH as STOP_GLYPH
 from ..store import Store
 from ..text import Line, bar, cell_len, clip, plain, plural
@@ -106,11 +107,15 @@ def _hint(store: Store, width: int) -> tuple[str, str]:
     if store.played_out:
         return _end_of(store), "good" if store.done else "warn"
     if store.done:
-        return f"{_outcomes(store)}: press i for another, q to quit", "good"
+        return (
+            f"{_outcomes(store)}: press {key('prompt')} for another, {key('quit')} to quit",
+            "good",
+        )
     if not state.requests and store.idle:
-        return "no requests yet: press i to send a prompt", "accent"
+        return f"no requests yet: press {key('prompt')} to send a prompt", "accent"
     if state.step == 0 and store.mode is Mode.PAUSED:
-        return "press s to take the first step, space to run, ? for help", "accent"
+        step, play, help = key("step"), key("play"), key("help")
+        return f"press {step} to take the first step, {play} to run, {help} for help", "accent"
     stop = store.stops.why(state.step) if store.mode is Mode.PAUSED else ""
     if stop:
         return f"{STOP_GLYPH} {stop}", "bad"

@@ -33,6 +33,7 @@ _SHIFT = 8  # columns
 
 class TimelineView(View):
     name = "Timeline"
+    is_of_requests = True
     about = "every request from its arrival to its end: when it waited, was computed, gave way"
     sideways_does = "moves the timeline"
     scale_does = "fewer or more steps in a column"

@@ -15,7 +15,7 @@ from textual.widget import Widget
 from ..palette import StyleTable, style_table
 from ..selection import Target
 from ..store import Store
-from ..text import cell_len, set_cell_size
+from ..text import cell_len, plain, set_cell_size
 from ..views.base import View
 from ..views.blocks import BlocksView
 
@@ -51,6 +51,10 @@ class LineWidget(Widget):
         dirty = [y for y in range(len(rows)) if rows[y] != before[y]]
         if dirty:
             self.refresh(*(Region(0, y, width, 1) for y in dirty))
+
+    def forget(self) -> None:
+        """Paint every line anew when next drawn: something about all of them has changed."""
+        self._rows = []
 
     def notify_style_update(self) -> None:
         super().notify_style_update()
@@ -188,6 +192,14 @@ class Pane(LineWidget, can_focus=True):
     def target(self) -> Target | None:
         """What the cursor is on."""
         return self.view.target(self.cursor)
+
+    @property
+    def line_text(self) -> str:
+        """What is shown about the thing under the cursor, as text."""
+        view = self.view
+        if view.per_line > 1:
+            return " ".join(plain(line).strip() for line in view.footer if line)
+        return plain(view.line(self.cursor)).strip() if self.cursor < view.items else ""
 
     def _keep_cursor(self) -> None:
         """Stay on the same thing when the lines move under the cursor; but at the very top, stay
