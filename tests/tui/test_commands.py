@@ -193,6 +193,7 @@ async def test_commands_do_what_their_keys_do() -> None:
         await command(on, "help")
         assert "take one step, then pause" in on.text()
         await on.press("escape")
+        await command(on, "quit")  # it asks: a prompt was typed
         await command(on, "quit")
         assert on.app.return_code == 0
 
