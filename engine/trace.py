@@ -246,6 +246,9 @@ class TraceWriter:
                 new = set(event.prompt)
             elif isinstance(event, ev.Sampled):
                 new = set(event.tokens)
+                for logprobs in event.logprobs:
+                    if logprobs is not None:
+                        new.update(token for token, _ in logprobs.top)
             else:
                 continue
             new -= self._spelled

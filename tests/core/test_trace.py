@@ -12,10 +12,12 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from helpers import Bench
 from minisgl_tui.engine import trace as trace_module
 from minisgl_tui.engine.config import EngineConfig
 from minisgl_tui.engine.errors import UserError
-from minisgl_tui.engine.events import Position, StepRecord
+from minisgl_tui.engine.events import Position, Sampled, StepRecord
+from minisgl_tui.engine.sampling import TokenLogprobs
 from minisgl_tui.engine.state import EngineState
 from minisgl_tui.engine.trace import Header, Model, Piece, TraceWriter
 from minisgl_tui.engine.trace_file import Trace
@@ -30,6 +32,11 @@ def header(config: EngineConfig) -> Header:
 
 class Spelling:
     """Token 7 is half a character and token 0 special; others are their numbers in words."""
+
+    drops_first_space = False
+
+    def chat_frame(self) -> tuple[str, str]:
+        return "", ""
 
     def piece(self, token: int) -> Piece:
         if token == 7:
@@ -321,6 +328,20 @@ def test_tokens_are_spelled_before_they_are_used(tmp_path: Path) -> None:
     vocabulary = Trace.open(path).vocabulary()
     assert vocabulary == {id: Spelling().piece(id) for id in used}
     assert vocabulary[0] == Piece("<0>", b"")
+
+
+def test_the_likeliest_tokens_are_spelled_too(tmp_path: Path) -> None:
+    bench = Bench()
+    path = tmp_path / "a.mtrace"
+    writer = TraceWriter(path, header(bench.config), speller=Spelling())
+    sampled = Sampled([0], [1000], [TokenLogprobs(-0.5, [(1000, -0.5), (77, -1.5)])])
+    bench.engine.log.listen(lambda record: writer.write(record, bench.state))
+    bench.submit([1, 2, 3])
+    record = StepRecord(seq=1, step=1, events=[sampled])
+    bench.state.apply(record)
+    writer.write(record, bench.state)
+    writer.close()
+    assert {1, 2, 3, 77, 1000} == Trace.open(path).vocabulary().keys()
 
 
 KILLED = """
