@@ -21,12 +21,13 @@ import msgspec
 from .config import EngineConfig
 from .errors import UserError
 from .events import AnyEvent, Position, StepRecord
-from .state import EngineState, RequestState, Snapshot, no_collection
+from .state import RETAIN_FINISHED, EngineState, RequestState, Snapshot, no_collection
 from .trace import Ended, LineMaker, Snap
 
 KEEP = 32  # states found lately …
 KEEP_BYTES = 64 << 20  # … unless they would be longer than this as lines …
 KEEP_AT_LEAST = 3  # … but so many in any case
+KEEP_ENDED = 4 * RETAIN_FINISHED  # ended requests read lately
 BEFORE = 16  # records between the state that was asked for and an earlier one that is kept with it
 
 
@@ -72,6 +73,7 @@ class History:
         self._keyframes: list[Keyframe] = []
         self._ended: list[Span] = []
         self._ended_read: OrderedDict[int, dict[int, RequestState]] = OrderedDict()
+        self._ended_kept = 0
         self._lately: OrderedDict[int, tuple[Snapshot, int]] = OrderedDict()  # by records; weight
 
     @classmethod
@@ -334,8 +336,11 @@ class History:
         if found is None:
             ended = _ENDED.decode(self._read(self._ended[line])).requests
             found = self._ended_read[line] = {request.id: request for request in ended}
-            if len(self._ended_read) > 64:
-                self._ended_read.popitem(last=False)
+            self._ended_kept += len(found)
+            while self._ended_kept > KEEP_ENDED and len(self._ended_read) > 1:
+                self._ended_kept -= len(self._ended_read.popitem(last=False)[1])
+        else:
+            self._ended_read.move_to_end(line)
         return found
 
     # --- the file --------------------------------------------------------------------------------

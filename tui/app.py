@@ -38,6 +38,7 @@ from .sources.base import (
     ModeChanged,
     Progress,
     Ready,
+    RecordingEnded,
     Rejected,
     Source,
 )
@@ -167,6 +168,9 @@ class DebuggerApp(App[None]):
             self.loading_screen.show(message)
         elif isinstance(message, Ready):
             self._show_engine(message)
+        elif isinstance(message, RecordingEnded) and store is not None:
+            store.records_to = ""
+            self.notify(message.message, title="not recorded", severity="error", timeout=15)
         elif isinstance(message, Rejected):
             self.notify(message.message, title="not done", severity="error")
         elif isinstance(message, Failed):
@@ -174,6 +178,7 @@ class DebuggerApp(App[None]):
 
     def _show_engine(self, ready: Ready) -> None:
         self.store = Store(ready.config, ready.info, ready.codec, ready.recording)
+        self.store.records_to = ready.records_to
         self.main = MainScreen(self.store, self.source)
         self.switch_screen(self.main)
         if recording := ready.recording:

@@ -5,6 +5,7 @@ that ``--help`` answers at once. Errors a person can act on end as one line on s
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -46,6 +47,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"minisgl-tui: {error}", file=sys.stderr)
         return USAGE_ERROR
+    except BrokenPipeError:  # whoever read the output has had enough of it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         print("minisgl-tui: interrupted", file=sys.stderr)
         return 130

@@ -61,6 +61,7 @@ class Store:
         self.config = config
         self.info = info
         self.recording = recording
+        self.records_to = ""  # the file that all of it is being written to
         self.now = EngineState(config)  # at the end of what has come in
         if recording:
             self.past = recording.history

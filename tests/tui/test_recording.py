@@ -71,9 +71,11 @@ async def test_a_recording_that_cannot_be_written_is_told_and_the_engine_goes_on
             raise OSError(28, "No space left on device")
 
         monkeypatch.setattr("minisgl_tui.engine.trace.TraceWriter._lines_of", full)
+        assert "● REC   ⏸ paused" in on.lines()[0]
         await on.step(3)
         await on.until(lambda: any("No space left on device" in t for t in on.toasts()))
         await on.step(2)
+        assert "REC" not in on.lines()[0]
         await on.press("q")
     assert on.store.state.step == 5
 

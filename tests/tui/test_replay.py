@@ -1,5 +1,7 @@
 """`replay` and `dump`: a recording shows what the live screens showed, and says where it ends."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import msgspec
@@ -189,6 +191,19 @@ def test_a_wrong_position_or_file_is_refused_in_one_line(
         assert main(["dump", *words]) == 2
         error = capsys.readouterr().err
         assert said in error and error.count("\n") == 1
+
+
+def test_a_dump_that_nobody_reads_to_its_end_is_no_error(tmp_path: Path) -> None:
+    path = tmp_path / "run.mtrace"
+    record_toy(path)
+    dump = [sys.executable, "-m", "minisgl_tui.tui.cli", "dump", str(path)]
+    with subprocess.Popen(
+        [*dump, "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout and process.stderr
+        process.stdout.read(10)
+        process.stdout.close()
+        assert process.stderr.read() == b""
 
 
 def test_replay_wants_a_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -80,6 +80,7 @@ class Ready:
     info: ModelInfo
     codec: Codec
     recording: Recording | None = None
+    records_to: str = ""  # the file that all of it is being written to
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +101,13 @@ class BreakpointsChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class RecordingEnded:
+    """Nothing more can be written to the file; everything else goes on."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class Rejected:
     """A command could not be carried out; everything else goes on."""
 
@@ -117,7 +125,15 @@ class Failed:
 
 # `Stopped` comes before the `ModeChanged` that says it is paused.
 Message = (
-    Progress | Ready | StepRecord | ModeChanged | Stopped | BreakpointsChanged | Rejected | Failed
+    Progress
+    | Ready
+    | StepRecord
+    | ModeChanged
+    | Stopped
+    | BreakpointsChanged
+    | RecordingEnded
+    | Rejected
+    | Failed
 )
 
 

@@ -17,6 +17,7 @@ from .base import (
     ModelInfo,
     Progress,
     Ready,
+    RecordingEnded,
     Rejected,
     Sink,
 )
@@ -157,7 +158,8 @@ class LocalSource:
         debugger = Debugger(engine, on_error=lambda message: sink.put(Rejected(message)))
         reporter = Reporter(debugger, sink)
         debugger.on_change = reporter.changed
-        sink.put(Ready(engine.config, session.info, session.codec))
+        records_to = self._record_to.path.name if self._record_to else ""
+        sink.put(Ready(engine.config, session.info, session.codec, records_to=records_to))
         engine.log.listen(sink.put)
         engine.log.listen(reporter.breakpoints)
         with self._recording(session, debugger, sink):
@@ -183,7 +185,7 @@ class LocalSource:
         model = Model(info.name, info.architecture, info.dtype, info.device, session.path)
         header = new_header(engine.config, model, engine.clock(), session.speller)
         with self._record_to.open(
-            header, session.speller, lambda message: sink.put(Rejected(message))
+            header, session.speller, lambda message: sink.put(RecordingEnded(message))
         ) as writer:
             # After the debugger, whose state is to include the record.
             engine.log.listen(lambda record: writer.write(record, state))

@@ -50,6 +50,8 @@ def status_lines(store: Store, width: int) -> list[Line]:
     about = [part for part in (info.architecture, info.dtype, info.device) if part]
     left: Line = [(f" {info.name}", "title"), *((f" · {part}", "dim") for part in about)]
     right: Line = [mode_span(store), ("   step ", "dim"), (f"{state.step} ", "title")]
+    if store.records_to:
+        right[:0] = [("● REC   ", "bad")]
     if store.recording:
         left = [(" REPLAY ", "accent"), (store.recording.name, "title"), (" ·", "dim"), *left]
         right[-1:] = [(str(state.step), "title"), (f" of {store.last_step} ", "dim")]
