@@ -331,7 +331,10 @@ class WindowDetokenizer(Detokenizer):
         self._tokenizer = tokenizer
         self._window = list(prompt[-_TAIL_TOKENS:])
         self._settled = len(self._window)  # tokens of the window whose text is out
-        # A prompt that ends in mid-character: its last bytes come out with their completion.
+        # A prompt that ends in mid-character: its last bytes come out with their completion. Where
+        # that does not come, what looks like half a character was the prompt's to the end.
+        self._prompt = tokenizer.decode(self._window)
+        self._waiting = 0  # tokens whose text is not out
         while self._settled and tokenizer.decode(self._window[: self._settled]).endswith("\ufffd"):
             self._settled -= 1
 
@@ -344,13 +347,16 @@ class WindowDetokenizer(Detokenizer):
     def _feed(self, token: int) -> str:
         self._window.append(token)
         text = self._tokenizer.decode(self._window)
-        waiting = len(self._window) - self._settled
-        if text.endswith("\ufffd") and waiting < _TAIL_BYTES:
+        self._waiting += 1
+        if text.endswith("\ufffd") and self._waiting < _TAIL_BYTES:
             return ""  # were it longer than any character, it would be no character at all
         return self._emit(text)
 
     def _emit(self, text: str) -> str:
         before = self._tokenizer.decode(self._window[: self._settled])
+        if len(self._prompt) > len(before) and text.startswith(self._prompt):
+            before = self._prompt
+        self._prompt, self._waiting = "", 0
         self._window = self._window[-_TAIL_TOKENS:]
         self._settled = len(self._window)
         return text[len(before) :]
