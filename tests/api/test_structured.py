@@ -165,6 +165,17 @@ def test_what_is_no_constraint_is_refused_by_name(
     tiny.assert_nothing_left()
 
 
+def test_responses_take_one_constraint(tiny: Live):
+    wanted = {"type": "json_schema", "name": "s", "schema": SCHEMA}
+    body = {"input": "hi", "text": {"format": wanted}}
+    answer = tiny.post("/v1/responses", **body).json()
+    assert fits(answer["output"][0]["content"][0]["text"])
+    assert answer["text"]["format"] == wanted
+    assert tiny.post("/v1/responses", **body, regex="a").json()["error"]["param"] == "text.format"
+    date = tiny.post("/v1/responses", input="hi", regex=DATE).json()
+    assert is_date(date["output"][0]["content"][0]["text"])
+
+
 def test_a_text_format_asks_for_nothing(tiny: Live):
     body = {"messages": HI, "max_tokens": 4, "temperature": 0}
     plain = tiny.post(CHAT, **body).json()
