@@ -6,7 +6,9 @@ app.fatal         # the one line to print when it did not go well, else None
 app.return_code   # 0; 2 when the user can mend it; 1 for anything else
 """
 
+import asyncio
 import os
+import signal
 import sys
 from collections.abc import Iterable, Sequence
 from functools import partial
@@ -15,6 +17,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from textual.app import App, SystemCommand
 from textual.dom import DOMNode
+from textual.driver import Driver
 from textual.filter import LineFilter
 from textual.message import Message
 from textual.notifications import SeverityLevel
@@ -27,6 +30,7 @@ from .ascii import AsciiFilter
 from .commands import COMMANDS
 from .crash import write_log
 from .decoding import Texts
+from .hangup import forgiving, leave_terminal
 from .inbox import Inbox
 from .palette import DARK, OWN
 from .screens.help import HelpScreen
@@ -90,6 +94,7 @@ class DebuggerApp(App[None]):
         self._ascii = AsciiFilter()
         self._keeps = keeps
         self._asked = False
+        self._hung_up = False
         self.fatal: str | None = None
         self.store: Store | None = None
         self.loading_screen = LoadingScreen()
@@ -106,6 +111,7 @@ class DebuggerApp(App[None]):
         self.set_keymap({a.id: a.keys for a in table() if a.keys != default[a.id]})
         self.push_screen(self.loading_screen)
         self.set_interval(TICK, self._take_in)
+        self._heed_signals()
         self.source.start(self._inbox)
 
     def run(self, *args: Any, **options: Any) -> None:
@@ -113,6 +119,8 @@ class DebuggerApp(App[None]):
         try:
             super().run(*args, **options)
         finally:
+            if self._hung_up:
+                leave_terminal()
             self._await_source()
 
     def run_to_exit_code(self) -> int:
@@ -121,6 +129,21 @@ class DebuggerApp(App[None]):
         if self.fatal:
             print(f"minisgl-tui: {self.fatal}", file=sys.stderr)
         return self.return_code or 0
+
+    def get_driver_class(self) -> type[Driver]:
+        return forgiving(super().get_driver_class())
+
+    def _heed_signals(self) -> None:
+        """Whoever asks the program to end, or closes its terminal, is heard between two steps."""
+        if self.is_headless or os.name != "posix":
+            return
+        loop = asyncio.get_running_loop()
+        for one in (signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(one, self._end_by, one)
+
+    def _end_by(self, one: signal.Signals) -> None:
+        self._hung_up = one is signal.SIGHUP
+        self.exit(return_code=128 + one)
 
     def _await_source(self) -> None:
         if self.source.wait(0.5):
