@@ -24,10 +24,10 @@ from .events import AnyEvent, Position, StepRecord
 from .state import RETAIN_FINISHED, EngineState, RequestState, Snapshot, no_collection
 from .trace import Ended, LineMaker, Snap
 
-KEEP = 32  # states found lately …
+KEEP = 12  # states found lately …
 KEEP_BYTES = 64 << 20  # … unless they would be longer than this as lines …
 KEEP_AT_LEAST = 3  # … but so many in any case
-KEEP_ENDED = 4 * RETAIN_FINISHED  # ended requests read lately
+KEEP_ENDED = 2 * RETAIN_FINISHED  # ended requests read lately
 BEFORE = 16  # records between the state that was asked for and an earlier one that is kept with it
 
 

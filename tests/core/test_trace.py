@@ -118,6 +118,25 @@ def test_every_event_has_its_position_and_its_state(tmp_path: Path, often: None)
     assert len(back) == 1 + sum(len(record.events) for record in load.records)
 
 
+@pytest.mark.parametrize("seed", [21, 5])
+def test_a_seek_replays_only_what_lies_after_the_nearest_snapshot(
+    tmp_path: Path, often: None, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = run_load(seed)
+    recorded(tmp_path / "a.mtrace", load)
+    history = Trace.open(tmp_path / "a.mtrace").history
+    frames = [frame.records for frame in history._keyframes]
+    assert len(frames) > 2
+    read: list[int] = []
+    real = history.record
+    monkeypatch.setattr(history, "record", lambda number: read.append(number) or real(number))
+    for number in (*frames[1:], *(frame - 1 for frame in frames[1:])):
+        history._lately.clear()
+        read.clear()
+        history.state_after(number)
+        assert read == list(range(max(f for f in frames if f <= number), number))
+
+
 def test_a_recording_that_begins_under_way_begins_with_a_snapshot(tmp_path: Path) -> None:
     load = run_load(4)
     half = len(load.records) // 2
@@ -362,7 +381,7 @@ while True:
         load.submit_one()
     load.engine.step()
     print(load.records[-1].seq, load.state.digest(), flush=True)
-    time.sleep(0.002)
+    time.sleep(0.03)
 """
 
 
