@@ -5,6 +5,7 @@ records are those of a loaded engine that decodes, lets a request in and ends on
 """
 
 import asyncio
+import gc
 import os
 import random
 import time
@@ -21,7 +22,7 @@ from ..engine.config import EngineConfig
 from ..engine.debugger import Mode
 from ..engine.engine import Engine
 from ..engine.events import StepRecord
-from .app import DebuggerApp
+from .app import COLLECT, DebuggerApp
 from .sources.base import Codec, ModeChanged, ModelInfo, Ready, Sink
 from .store import Store
 
@@ -130,6 +131,7 @@ def measure(
     """The `Ticks` of every pane at every size."""
     progress(f"{running} requests, {nodes} nodes, {blocks} blocks")
     os.environ["COLORTERM"] = "truecolor"  # as most terminals say: colours are written in full
+    gc.set_threshold(*COLLECT)  # as `DebuggerApp.run` has it
     load = Load(running, nodes, blocks)
     found: list[Ticks] = []
     for size in SIZES:

@@ -13,14 +13,28 @@ from minisgl_tui.tui.text import cell_len, plain
 from minisgl_tui.tui.views.base import View
 from minisgl_tui.tui.views.batch import BatchView
 from minisgl_tui.tui.views.blocks import BlocksView
+from minisgl_tui.tui.views.events import EventsView
+from minisgl_tui.tui.views.lints import LintsView
 from minisgl_tui.tui.views.requests import RequestsView
+from minisgl_tui.tui.views.statistics import StatisticsView
 from minisgl_tui.tui.views.status import hint_line, status_lines, step_summary
+from minisgl_tui.tui.views.timeline import TimelineView
 from minisgl_tui.tui.views.tree import TreeView
 from minisgl_tui.tui.views.why import WhyView
 
 from .toy import CONFIG, INFO, QUESTIONS, ROOMY, Session, WordCodec, make_session
 
-VIEWS: list[Callable[[], View]] = [BatchView, BlocksView, TreeView, RequestsView, WhyView]
+VIEWS: list[Callable[[], View]] = [
+    BatchView,
+    BlocksView,
+    TreeView,
+    RequestsView,
+    WhyView,
+    EventsView,
+    TimelineView,
+    StatisticsView,
+    LintsView,
+]
 
 
 def opened(config: EngineConfig = CONFIG, tokens: int = 24) -> tuple[Session, Store]:

@@ -14,7 +14,7 @@ from ..text import Line, clip, pad, pad_left, plural
 from .base import View, heading
 
 BARS = " ▁▂▃▄▅▆▇█"
-_LABEL = 16
+_LABEL = 18
 _VALUES = 34
 _LEAST = 8  # cells of a sparkline; narrower ones are left out
 
@@ -119,21 +119,21 @@ class StatisticsView(View):
     def _title(self, text: str, values: str = "") -> None:
         if values:
             lead = pad(f"── {text} ", _LABEL)
-            rest = "─" * max(0, self._width - _LABEL - len(values) - 1)
-            self._lines.append([(lead, "dim"), (values, "heading"), (" " + rest, "faint")])
+            rest = "─" * (self._width - _LABEL - len(values) - 2)
+            values = clip(f" {values}", self._width - _LABEL)
+            self._lines.append([(lead, "dim"), (values, "heading"), (rest and f" {rest}", "faint")])
         else:
             self._lines.append(heading(text, self._width))
 
     def _row(self, label: str, value: str, series: str, most: float = 0) -> None:
-        line: Line = [
-            (pad(f" {label}", _LABEL), "dim"),
-            (pad(clip(" " + value, _VALUES), _VALUES) if self._room else f" {value}", "text"),
-        ]
+        value = f" {value}"
+        value = pad(value, _VALUES) if self._room else clip(value, self._width - _LABEL)
+        line: Line = [(pad(f" {label}", _LABEL), "dim"), (value, "text")]
         if series and self._room:
             last = self._store.state.step
             values = self._store.steps.values(series, last - self._room + 1, last)
             line.append(("  " + sparkline(values, most), "decode"))
-        self._lines.append([(clip(t, self._width), s) for t, s in line])
+        self._lines.append(line)
 
 
 def duration(seconds: float) -> str:

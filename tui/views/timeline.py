@@ -61,11 +61,11 @@ class TimelineView(View):
         newest = (store.steps.last + 1) >> self.level  # the ends of requests are marked there
         oldest = store.steps.first >> self.level
         here = self._now >> self.level
-        left = newest - self._room + 1
+        left = max(oldest, newest - self._room + 1)
         if here < left:
-            left = here - self._room // 2
-        self._back = max(-(newest - left), min(self._back, left - oldest))
-        self._left = max(oldest, left - self._back)
+            left = max(oldest, here - self._room // 2)
+        self._back = max(left - newest, min(self._back, left - oldest))
+        self._left = left - self._back
 
     def _ruler(self) -> list[Line]:
         """The numbers of steps above the columns, and where the step looked at is."""
