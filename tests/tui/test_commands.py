@@ -217,6 +217,9 @@ async def test_a_breakpoint_stops_and_the_screen_says_where_and_why(size: tuple[
         assert f'◉ breakpoint 1: ev == "preempted" · at {hit.position}'[:50] in hint
         await on.press("5")
         assert f'◉ Breakpoint 1 (ev == "preempted") stopped at {hit.position}' in on.text()
+        await on.press("6")
+        marked = [line for line in on.lines() if f"{hit.position}◉" in line]
+        assert len(marked) == 1 and "preempted" in marked[0]
         await on.step()
         assert not any(line.startswith(" ◉") for line in on.lines())
 

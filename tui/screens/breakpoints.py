@@ -48,7 +48,7 @@ class BreakpointsScreen(ModalScreen[str | Stop | None]):
     def on_mount(self) -> None:
         box = self.query_one("#breakpoints-box")
         box.border_title = "Breakpoints"
-        box.border_subtitle = "a add · space on/off · d remove · ⏎ last hit · esc"
+        box.border_subtitle = "a add · space on/off · d remove · enter last hit · esc"
         self.sync()
 
     def sync(self) -> None:

@@ -13,6 +13,7 @@ from ..changes import describe, kind_of
 from ..event_filter import EventFilter
 from ..recent import Recent
 from ..selection import Target
+from ..stops import GLYPH as STOP_GLYPH
 from ..store import Store
 from ..text import Line, clip, pad, pad_left
 from .base import View
@@ -45,6 +46,7 @@ class EventsView(View):
         self._recent = None  # search from the start
 
     def update(self, store: Store, width: int, height: int) -> None:
+        self._stops = store.stops
         self._state, self._width, self._here = store.state, width, store.position
         recent = store.recent
         if recent is not self._recent:
@@ -122,8 +124,10 @@ class EventsView(View):
         note = describe(event)
         later = at > self._here  # than what is looked at
         begins = isinstance(event, ev.StepBegan)
+        stopped = any(hit.stop.index == at.event for hit in self._stops.hits(at.step))
         line: Line = [
-            (pad_left(str(at), 7) + " ", "faint" if later else "dim"),
+            (pad_left(str(at), 7), "bad" if stopped else "faint" if later else "dim"),
+            (STOP_GLYPH if stopped else " ", "bad"),
             (f"{note.glyph} ", "faint" if later else note.style),
         ]
         room = self._width - 10

@@ -102,7 +102,7 @@ class TreeView(View):
         row = self.outline.rows[i]
         guides = _cut(row.guides, self._text // 2)
         if row.hidden:
-            words = f"… {row.hidden:,} more ({plural(row.tokens, 'token')}), ⏎ shows some"
+            words = f"… {row.hidden:,} more ({plural(row.tokens, 'token')}), enter shows some"
             return [(guides, "faint"), (clip(words, self._width - len(guides)), "dim")]
         state = self._store.state
         node = state.nodes[row.node]
