@@ -35,7 +35,7 @@ schema = schemathesis.openapi.from_dict(document(ROUTES, title="", version="0", 
 # prompt and messages there is to be one, the context has a length, the vocabulary an end. So a
 # valid body may be refused, but never for a type or a range.
 BESIDE_THE_SCHEMA = [positive_data_acceptance]
-ABOUT_TYPES = re.compile(r"expected|must be (from|at least|at most|above|below)|must have")
+ABOUT_TYPES = re.compile(r"^\S+: expected|must be (from|at least|at most|above|below)|must have")
 
 
 def check(case: Any, server: Live) -> None:
