@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
-from threading import Thread
+from threading import Event, Thread
 from typing import IO, Any
 
 # Before torch is imported: see tests/model/conftest.py.
@@ -131,6 +131,21 @@ def served(model: str | Path, *flags: str) -> Iterator[Served]:
             yield one
         finally:
             process.kill()
+
+
+def break_down(llm: LLM, patch: pytest.MonkeyPatch) -> Event:
+    """Let the model run five steps and then fail, once the test has said, by the event, that its
+    client has heard something: what fails before that is no stream yet."""
+    execute, steps, heard = llm.runner.execute, iter(range(5)), Event()
+
+    def execute_or_fail(plan: Any) -> Any:
+        if next(steps, None) is None:
+            assert heard.wait(30)
+            raise RuntimeError("the device is gone")
+        return execute(plan)
+
+    patch.setattr(llm.runner, "execute", execute_or_fail)
+    return heard
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import random
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from minisgl_tui.api.tool_parser import HERMES, CallParser
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import BaseModel, TypeAdapter
 
-from .conftest import Live, live, tiny_llm
+from .conftest import Live, break_down, live, tiny_llm
 from .test_bad_requests import assert_refused
 from .test_streams import SEEDS
 from .waiting import until
@@ -349,17 +348,9 @@ async def test_clients_that_leave_leave_nothing_behind(tiny: Live):
 
 async def test_a_failure_after_the_first_token_is_a_failed_response(tiny_model: Path):
     llm = tiny_llm(tiny_model)
-    execute, steps, heard = llm.runner.execute, iter(range(5)), threading.Event()
-
-    def fail_later(plan: Any) -> Any:
-        if next(steps, None) is None:
-            assert heard.wait(30)
-            raise RuntimeError("the device is gone")
-        return execute(plan)
-
     body = {"input": "hi", "max_output_tokens": 20, "ignore_eos": True, "stream": True}
     with live(llm) as server, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(llm.runner, "execute", fail_later)
+        heard = break_down(llm, patch)
         async with httpx2.AsyncClient(base_url=server.url) as http:
             raw = ""
             async with http.stream("POST", PATH, json=body) as answer:

@@ -4,12 +4,13 @@ import asyncio
 import json
 import random
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import httpx2
 import pytest
 
-from .conftest import Live
+from .conftest import Live, break_down, live, tiny_llm
 from .waiting import until
 
 CHAT = "/v1/chat/completions"
@@ -34,13 +35,19 @@ def body(index: int, **changes: Any) -> dict[str, Any]:
     return {**settings, "temperature": 0, **changes}
 
 
-async def streamed(http: httpx2.AsyncClient, path: str, body: dict[str, Any]) -> list[Any]:
-    """The objects of a stream, whose form is checked on the way."""
+async def streamed(
+    http: httpx2.AsyncClient, path: str, body: dict[str, Any], heard: Event | None = None
+) -> list[Any]:
+    """The objects of a stream, whose form is checked on the way. ``heard`` is set by the first."""
+    raw = ""
     async with http.stream("POST", path, json={**body, "stream": True}) as answer:
         assert answer.status_code == 200, await answer.aread()
         assert answer.headers["content-type"].startswith("text/event-stream")
         assert "content-length" not in answer.headers
-        raw = (await answer.aread()).decode()
+        async for text in answer.aiter_text():
+            raw += text
+            if heard:
+                heard.set()
     *events, done, rest = raw.split("\n\n")
     assert done == "data: [DONE]" and rest == ""
     assert all(event.startswith("data: {") and "\n" not in event for event in events)
@@ -177,20 +184,11 @@ async def test_clients_that_leave_at_random_leave_nothing_behind(tiny: Live):
 
 
 async def test_a_failure_after_the_first_token_ends_the_stream_with_an_error(tiny_model: Path):
-    from .conftest import live, tiny_llm
-
     llm = tiny_llm(tiny_model)
-    execute, steps = llm.runner.execute, iter(range(5))
-
-    def fail_later(plan: Any) -> Any:
-        if next(steps, None) is None:
-            raise RuntimeError("the device is gone")
-        return execute(plan)
-
     with live(llm) as server, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(llm.runner, "execute", fail_later)
+        heard = break_down(llm, patch)
         async with httpx2.AsyncClient(base_url=server.url) as http:
-            chunks = await streamed(http, TEXT, body(1, max_tokens=20))
+            chunks = await streamed(http, TEXT, body(1, max_tokens=20), heard)
             assert chunks[-1]["error"]["message"].startswith("the engine failed while it ran")
             assert len(chunks) > 1
             answer = await http.post(TEXT, json=body(2))
