@@ -1,9 +1,9 @@
 """Opening the screens over a source: how they look, the user's keys, and how it all ends."""
 
 import argparse
-import locale
+import os
 import shlex
-import sys
+from collections.abc import Mapping
 
 from .sources.base import Source
 
@@ -36,10 +36,12 @@ def show(source: Source, args: argparse.Namespace, keeps: bool) -> int:
     """Show ``source`` until the user leaves; gives the exit code. ``keeps``: see `DebuggerApp`."""
     from .app import DebuggerApp
 
-    ascii = args.ascii or not _speaks_utf8()
+    ascii = args.ascii or not speaks_utf8(os.environ)
     command_line = shlex.join(["minisgl-tui", *args.words])
     return DebuggerApp(source, args.theme, ascii, command_line, keeps).run_to_exit_code()
 
 
-def _speaks_utf8() -> bool:
-    return "utf" in (sys.stdout.encoding or locale.getpreferredencoding()).lower()
+def speaks_utf8(environ: Mapping[str, str]) -> bool:
+    """Whether the locale is for UTF-8; one that nobody has set is taken to be."""
+    named = (environ.get(name) for name in ("LC_ALL", "LC_CTYPE", "LANG"))
+    return "utf" in next((name for name in named if name), "utf-8").lower()
