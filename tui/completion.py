@@ -26,6 +26,7 @@ EXAMPLES = {
     "step >= 100": "",
 }
 _KIND = re.compile(r"""\bev\s*(?:==|!=|(?:not )?in)\s*\(?["'\w, ]*$""")
+_CLOSED = re.compile(r"""(?:"\w+"|'\w+')\s*$""")
 _OPEN_QUOTE = re.compile(r"""["']\w*$""")
 _JOINERS = {"and": "both hold", "or": "either holds", "not": "does not hold", "in": "is one of"}
 
@@ -61,6 +62,8 @@ def conditions(screen: "MainScreen", text: str) -> Choices:
     """Quantities and, of events, their kinds and fields; whole examples while nothing is typed."""
     if not text.strip():
         return EXAMPLES | expressions(screen, text) | {"ev": "kind of the event looked at"}
+    if _CLOSED.search(text):
+        return _JOINERS
     if _KIND.search(text):
         quote = "" if _OPEN_QUOTE.search(text) else '"'
         return dict.fromkeys((f'{quote}{kind}"' for kind in EVENT_KINDS), "kind of event")

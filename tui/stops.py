@@ -11,22 +11,28 @@ from .sources.base import BreakpointsChanged
 
 RETAIN = 1000  # steps whose stops and hits are remembered
 GLYPH, LOGGED = "◉", "◌"
+STOPPED, NOTED, REACHED = "stopped", "noted", "came true"
 
 
 class Hit(NamedTuple):
-    """A breakpoint that fired; ``logged`` if it only took note of that."""
+    """A breakpoint that fired; ``verb`` says what it did there."""
 
     stop: Stop
-    logged: bool
+    verb: str
+
+    @property
+    def logged(self) -> bool:
+        """It only took note of that."""
+        return self.verb == NOTED
 
     @property
     def note(self) -> Note:
         """It as a line of the why pane."""
         stop = self.stop
-        verb = "noted" if self.logged else "stopped"
         cause = explain(stop.event)
-        what = f": {cause.sentence}" if cause else "."
-        text = f"Breakpoint {stop.breakpoint} ({stop.condition}) {verb} at {stop.what}{what}"
+        where = f"{stop.position}: {cause.sentence}" if cause else f"{stop.what}."
+        who = "The condition run to" if self.verb == REACHED else f"Breakpoint {stop.breakpoint}"
+        text = f"{who} ({stop.condition}) {self.verb} at {where}"
         glyph, style = (LOGGED, "dim") if self.logged else (GLYPH, "bad")
         return Note(glyph, style, text, getattr(stop.event, "req", -1))
 
@@ -43,12 +49,14 @@ class Stops:
     def take(self, message: Stopped | BreakpointsChanged) -> None:
         if isinstance(message, BreakpointsChanged):
             self.breakpoints = message.all
-            self._add(Hit(stop, True) for stop in message.logged)
+            self._add(Hit(stop, NOTED) for stop in message.logged)
             return
         self.latest = self._steps[message.step] = message
         if len(self._steps) > RETAIN:
             self._steps.popitem(last=False)
-        self._add(Hit(stop, False) for stop in message.hits)
+        reached = message.reason is StopReason.UNTIL
+        for number, stop in enumerate(message.hits):
+            self._add([Hit(stop, REACHED if reached and not number else STOPPED)])
 
     def _add(self, hits: Iterable[Hit]) -> None:
         for hit in hits:

@@ -92,6 +92,7 @@ async def test_conditions_are_completed_with_quantities_events_and_examples() ->
         await on.pilot.pause()
         await on.press("tab")
         assert line.value == 'until ev == "preempted"'
+        assert "kind of event" not in on.text() and "both hold" in on.text()
 
 
 def test_a_word_reaches_back_to_a_blank_or_to_a_sign() -> None:
@@ -305,6 +306,8 @@ async def test_until_runs_to_its_condition_or_says_that_it_was_not_reached(
     async with running(size) as on:
         await command(on, "until step == 5")
         await on.until(lambda: on.store.state.step == 5 and on.store.mode is Mode.PAUSED)
+        await on.press("5")
+        assert "◉ The condition run to (step == 5) came true at 5:0" in on.text()
         assert "step == 5" in next(line for line in on.lines() if line.startswith(" ◉"))
         await command(on, "until step == 9999")
         await on.until(lambda: on.store.done)
