@@ -48,6 +48,7 @@ from .sources.base import (
     Source,
 )
 from .sources.base import Message as SourceMessage
+from .steps import STOPPED
 from .store import Store
 from .text import escape_texts
 from .widgets.pane import LineWidget
@@ -192,6 +193,8 @@ class DebuggerApp(App[None]):
             store.change_mode(message)
         elif isinstance(message, Stopped | BreakpointsChanged) and store is not None:
             store.stops.take(message)
+            if isinstance(message, Stopped) and (message.hits or message.until):
+                store.steps.mark(message.step, STOPPED)
         elif isinstance(message, Progress):
             self.loading_screen.show(message)
         elif isinstance(message, Ready):

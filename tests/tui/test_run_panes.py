@@ -62,7 +62,7 @@ def test_preemption_and_eviction_are_marked_and_the_step_looked_at_stands_out() 
     assert marks[7 + at] == "↓"
     store.steps.mark(2, STOPPED)
     marks, *_ = drawn(view, store, width=100)
-    assert marks[7 + 2] == "●"
+    assert marks[7 + 2] == "◉"
     store.look_at(Position(3, 0))
     lines = view.lines(store, 100, 3)
     for line in lines:

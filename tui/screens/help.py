@@ -15,8 +15,11 @@ from .. import commands, stops
 from ..actions import GROUPS, key, table
 from ..explain import NOTES
 from ..palette import STATUS_GLYPHS, style_table
+from ..spans import IDLE, PREEMPTED
 from ..text import Line, pad
+from ..views import steps, timeline
 from ..views.base import View
+from ..views.timeline import HIT
 
 _BLOCKS = (
     ("·", "free", "free: nobody's, ready to be taken"),
@@ -29,6 +32,19 @@ _BLOCKS = (
     ("2", "shared", "in the tree, held by that many requests at once; + is ten or more"),
     ("□", "evictable", "in the tree, held by nobody: kept for the next hit, evicted when needed"),
 )
+_STEPS = (
+    (
+        "▂▅█",
+        "decode",
+        "tokens that decode, as a share of the budget; ▚ with prefill above them",
+    ),
+    ("░▒▓", "prefill", "tokens of prompts; on one line, all of a step in which there are any"),
+)
+_SPANS = {
+    IDLE: "it runs, but got nothing in this step",
+    HIT: "let in with a cached prefix: that much need not be computed",
+    PREEMPTED: "its blocks were taken back",
+}
 _WORDS = (
     ("step", "one scheduler iteration and the forward pass it plans"),
     ("budget", "the most tokens one step may compute, over all its requests"),
@@ -127,15 +143,31 @@ def _decision_glyphs() -> list[Line]:
     return lines
 
 
+def _timeline_glyphs() -> list[Line]:
+    return [
+        [(f"  {glyph}      ", style), (_SPANS.get(code, word), "text")]
+        for code, glyph, style, word in timeline.LEGEND
+    ]
+
+
+def _step_glyphs() -> list[Line]:
+    lines: list[Line] = [[(f"  {g}    ", style), (text, "text")] for g, style, text in _STEPS]
+    for _, glyph, style, word in steps.MARKS:
+        lines.append([(f"  {glyph}      ", style), (f"in this step: {word}", "text")])
+    return lines
+
+
 _GLYPHS: dict[str, Callable[[], list[Line]]] = {
+    "Steps": _step_glyphs,
     "Blocks": _block_glyphs,
     "Requests": _request_glyphs,
+    "Timeline": _timeline_glyphs,
     "Why": _decision_glyphs,
 }
 _GLYPHS_OF = {
     "Batch": "Requests",
     "Requests": "Requests",
-    "Timeline": "Requests",
+    "Timeline": "Timeline",
     "Blocks": "Blocks",
     "Tree": "Blocks",
     "Why": "Why",

@@ -20,6 +20,7 @@ from .base import View
 
 _TURN = 0.005  # seconds a search may take before the screen gets its turn
 _AT_ONCE = 256  # events between two looks at the clock
+_NOTHING = "nothing has happened yet: press i to send a prompt"
 _KIND_FROM = 92  # cells from which on there is room to name the kind
 
 
@@ -55,7 +56,7 @@ class EventsView(View):
         self._all = recent
         self.busy = self._filter is not None and not self._search(recent)
         count = f"{len(recent):,} events"
-        self.header = []
+        self.header = [] if len(recent) else [[(_NOTHING, "dim")]]
         if self._filter is not None:
             found = f"{len(self._found):,} of {count}"
             where = f", searching back from step {recent[self._low].at.step}" if self.busy else ""

@@ -38,7 +38,7 @@ class RequestsView(RequestLines):
         self.header = (
             [[*self._table.head, (clip("text", width - self._table.width), "heading")]]
             if ids
-            else []
+            else [[("no request yet: press i to send a prompt", "dim")]]
         )
 
     def line(self, i: int) -> Line:

@@ -20,7 +20,7 @@ _LEAST = 8  # cells of a sparkline; narrower ones are left out
 
 
 class StatisticsView(View):
-    name = "Statistics"
+    name = "Stats"
     about = "throughput, latencies, cache and step time so far"
 
     def update(self, store: Store, width: int, height: int) -> None:

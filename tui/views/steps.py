@@ -6,6 +6,7 @@ newest one, comes from the store; the strip keeps only how many steps share a co
 """
 
 from ..steps import EVICTED, FAILED, PREEMPTED, STOPPED, Column
+from ..stops import GLYPH
 from ..store import Store
 from ..text import Line, plural
 
@@ -13,7 +14,7 @@ BARS = " ▁▂▃▄▅▆▇█"
 SHADES = "░▒▓"
 MARKS = (
     (FAILED, "✗", "bad", "failed"),
-    (STOPPED, "●", "accent", "stopped here"),
+    (STOPPED, GLYPH, "bad", "stopped by a breakpoint"),
     (PREEMPTED, "↓", "bad", "preempted"),
     (EVICTED, "×", "evictable", "evicted"),
 )

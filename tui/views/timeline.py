@@ -29,6 +29,7 @@ _LOOKS = [(" ", "text"), *((glyph, style) for _, glyph, style, _ in LEGEND)]
 _LABEL = len(" #1234 12345 ")
 _MOST = 12  # levels of zoom
 _SHIFT = 8  # columns
+_NOBODY = "no request in these steps: press i to send a prompt"
 
 
 class TimelineView(View):
@@ -53,7 +54,7 @@ class TimelineView(View):
         each = 1 << self.level
         shown = plural(len(self._lives), "request")
         self.subtitle = f"{shown} · {plural(each, 'step')} a column"
-        self.header = self._ruler() if self._lives else []
+        self.header = self._ruler() if self._lives else [[(_NOBODY, "dim")]]
         self.footer = [[], *_legend(width)] if self._lives and height >= 9 else []
 
     def _lay_out(self, store: Store) -> None:
