@@ -1,5 +1,7 @@
 """The terminal dies, or its process is asked to end: the engine ends cleanly and nothing hangs."""
 
+import errno
+import io
 import os
 import pty
 import select
@@ -14,6 +16,8 @@ from fcntl import ioctl
 from pathlib import Path
 
 import pytest
+from minisgl_tui.tui.hangup import forgiving
+from textual.drivers.headless_driver import HeadlessDriver
 
 TESTS = Path(__file__).parents[1]
 SCRIPT = """
@@ -88,3 +92,23 @@ def test_when_it_is_asked_to_end_it_leaves_the_terminal_as_it_was(
     terminal.process.wait(20)
     assert terminal.told.read_text() == "engine ended\nprogram ended\n"
     os.close(terminal.master)
+
+
+class _Dead(io.StringIO):
+    def write(self, text: str) -> int:
+        raise OSError(errno.EIO, "the terminal is gone")
+
+    def flush(self) -> None:
+        raise OSError(errno.EIO, "the terminal is gone")
+
+
+def test_what_is_written_to_a_dead_terminal_is_lost_and_does_not_fail() -> None:
+    class Fake(HeadlessDriver):
+        def __init__(self) -> None:
+            self._file = _Dead()
+
+    driver = forgiving(Fake)()  # pyright: ignore[reportCallIssue]
+    file = driver._file  # pyright: ignore[reportAttributeAccessIssue]
+    assert file.write("abc") == 3
+    file.flush()
+    assert not file.closed
