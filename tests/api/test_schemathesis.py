@@ -35,7 +35,9 @@ schema = schemathesis.openapi.from_dict(document(ROUTES, title="", version="0", 
 # prompt and messages there is to be one, the context has a length, the vocabulary an end. So a
 # valid body may be refused, but never for a type or a range.
 BESIDE_THE_SCHEMA = [positive_data_acceptance]
-ABOUT_TYPES = re.compile(r"^\S+: expected|must be (from|at least|at most|above|below)|must have")
+ABOUT_TYPES = re.compile(
+    r"^\S+: expected .+, got |must be (from|at least|at most|above|below) |; it must have "
+)
 
 
 def check(case: Any, server: Live) -> None:
@@ -64,6 +66,6 @@ def test_every_route_answers_as_it_is_described(case: Any, server: Live):
 
 @pytest.mark.long
 @schema.parametrize()
-@examples(1000)
-def test_every_route_answers_a_thousand_times_as_it_is_described(case: Any, server: Live):
+@examples(500)
+def test_every_route_answers_hundreds_of_times_as_it_is_described(case: Any, server: Live):
     check(case, server)
