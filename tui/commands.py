@@ -17,6 +17,7 @@ from .completion import (
     breakpoint_ids,
     conditions,
     expressions,
+    filters,
     nothing,
     one_of,
     panes,
@@ -313,7 +314,9 @@ OWN = (
     Command("unwatch", "EXPRESSION", "let it go, or all", _unwatch, watched),
     Command("pane", "NAME", "go to a pane", _pane, panes),
     Command("select", "TARGET", "req 7, node 3 or block 812, in all panes", _select, targets),
-    Command("filter", "[TEXT]", "show the events that match: req 7, kind preempted", _filter),
+    Command(
+        "filter", "[TEXT]", "show the events that match: req 7, kind preempted", _filter, filters
+    ),
     Command("abort", "REQUEST", "end a request", _abort, requests),
     Command("prompt", "[TEXT]", "send a prompt", _prompt),
     Command(

@@ -89,6 +89,19 @@ def requests(screen: "MainScreen", text: str) -> Choices:
     return {str(r): str(state.requests[r].status) for r in live}
 
 
+def filters(screen: "MainScreen", text: str) -> Choices:
+    words = text.split(" ")
+    if len(words) > 1 and words[-2] == "kind":
+        return dict.fromkeys(EVENT_KINDS, "kind of event")
+    return {
+        "kind": "events of a kind, by its name or its beginning",
+        "req": "events about a request",
+        "node": "events about a tree node",
+        "block": "events about a block",
+        "step": "events of a step",
+    }
+
+
 def targets(screen: "MainScreen", text: str) -> Choices:
     if text.startswith("req"):
         known = screen.store.state.requests.values()

@@ -88,6 +88,10 @@ async def test_conditions_are_completed_with_quantities_events_and_examples() ->
         assert line.value == "until evict"
         await on.press("tab")
         assert line.value in ("until evictable", "until evicted")
+        line.value = "filter kind pre"
+        await on.pilot.pause()
+        await on.press("tab")
+        assert line.value == "filter kind preempted"
         line.value = "until ev == pre"
         await on.pilot.pause()
         await on.press("tab")
