@@ -1,0 +1,53 @@
+"""Hunting for stops in a record, beside a list of all of them."""
+
+import pytest
+from minisgl_tui.engine.breakpoints import Breakpoint, Breakpoints
+from minisgl_tui.engine.conditions import parse
+from minisgl_tui.engine.events import Position
+from minisgl_tui.engine.history import History
+from minisgl_tui.engine.state import EngineState
+from minisgl_tui.tui import hunt
+from minisgl_tui.tui.hunt import Hunt
+from test_oracle import Load, run_load
+
+CONDITIONS = ["ev == 'preempted'", "free < 2", "ev == 'finished' and req == 2", "running > 3"]
+
+
+def kept(load: Load) -> History:
+    state = EngineState(load.config)
+    history = History.live(state)
+    for record in load.records:
+        state.apply(record)
+        history.append(record, state)
+    return history
+
+
+def all_stops(load: Load, conditions: list[str]) -> list[Position]:
+    state, breakpoints = EngineState(load.config), Breakpoints()
+    for id, condition in enumerate(conditions, 1):
+        breakpoints.add(Breakpoint(id, parse(condition)))
+    stops = [stop for record in load.records for stop in breakpoints.check(record, state)]
+    return sorted({Position(stop.step, stop.index) for stop in stops})
+
+
+def hunted(past: History, start: Position, conditions: list[str], back: bool) -> Position | None:
+    found = Hunt(past, start, conditions, back)
+    while not found.go_on(0.001):
+        pass
+    return Position(found.found.step, found.found.index) if found.found else None
+
+
+@pytest.mark.parametrize("conditions", [CONDITIONS, CONDITIONS[:1], []])
+@pytest.mark.parametrize("seed", range(12))
+def test_it_finds_the_next_and_the_one_before(
+    seed: int, conditions: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hunt, "STRETCH", 5)
+    load = run_load(seed)
+    past, stops = kept(load), all_stops(load, conditions)
+    here: Position | None = past.start
+    while here is not None:
+        assert hunted(past, here, conditions, False) == next((p for p in stops if p > here), None)
+        before = [p for p in stops if p < here]
+        assert hunted(past, here, conditions, True) == (before[-1] if before else None)
+        here = past.after(here)
