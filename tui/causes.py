@@ -7,15 +7,17 @@ record does not reach far enough back, the line says so.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from ..engine import events as ev
 from ..engine.blocks import BlockState
 from ..engine.chronicle import Chronicle, Kind
 from ..engine.events import Position
+from ..engine.history import History
 from ..engine.request import Status
 from ..engine.state import ROOT, EngineState, NodeState, RequestState
-from .explain import explain, supply
+from .changes import describe
+from .explain import supply
 from .selection import Target, names, node_holders
 from .text import plural
 
@@ -36,22 +38,31 @@ class Cause(NamedTuple):
     target: Target | None = None
 
 
-class Record(Protocol):
-    """A run that can be asked about its past."""
+class Record:
+    """The past of a run, for one question: what was found once is kept, and not to be changed."""
 
-    @property
-    def chronicle(self) -> Chronicle: ...
+    def __init__(self, past: History, chronicle: Chronicle) -> None:
+        self.chronicle = chronicle
+        self._past = past
+        self._states: dict[Position, EngineState] = {}
+        self._events: dict[Position, ev.AnyEvent] = {}
 
     def state_at(self, position: Position) -> EngineState:
-        """The state that includes the event at ``position`` and nothing later; not to be changed,
-        and only good until the next call."""
-        ...
+        """The state that includes the event at ``position`` and nothing later."""
+        if position not in self._states:
+            self._states[position] = self._past.state_at(position)
+        return self._states[position]
 
     def state_before(self, position: Position) -> EngineState:
         """The same without the event at ``position``."""
-        ...
+        return self.state_at(self._past.before(position) or self._past.start)
 
-    def event_at(self, position: Position) -> ev.AnyEvent: ...
+    def event_at(self, position: Position) -> ev.AnyEvent:
+        if position not in self._events:
+            event = self._past.event(position)
+            assert event is not None
+            self._events[position] = event
+        return self._events[position]
 
 
 def why(record: Record, target: Target, position: Position, text: TokenText) -> list[Cause]:
@@ -417,11 +428,8 @@ class _Inquiry:
 
 def sentence(event: ev.AnyEvent) -> str:
     """Any event in a sentence: a decision with its reason, a change with what changed."""
-    note = explain(event)
-    if note is not None:
-        return note.sentence
-    changed = _CHANGES.get(type(event))
-    return changed(event) if changed else type(event).__name__
+    words = describe(event).sentence
+    return f"{words[0].upper()}{words[1:]}" + ("" if words.endswith(".") else ".")
 
 
 def supply_of(state: EngineState) -> str:
@@ -437,22 +445,4 @@ _VICTIMS = {
     "newest": "the one that arrived last gives way",
     "least-output": "the one that has generated least gives way",
     "lowest-priority": "the least urgent one gives way",
-}
-_CHANGES: dict[type, Callable[..., str]] = {
-    ev.Allocated: lambda e: f"#{e.req} took {plural(len(e.blocks), 'block')}, {e.free} left free.",
-    ev.Released: lambda e: (
-        f"#{e.req} let go of its blocks: {len(e.freed)} became free, {e.cached} stay cached."
-    ),
-    ev.Inserted: lambda e: (
-        f"#{e.req} put {plural(len(e.blocks), 'block')} into the tree as node {e.node}."
-    ),
-    ev.Extended: lambda e: (
-        f"#{e.req} added {plural(len(e.blocks), 'block')} to the end of node {e.node}."
-    ),
-    ev.Split: lambda e: (
-        f"Node {e.node} was split: its first {e.tokens} tokens are node {e.upper} now."
-    ),
-    ev.Scheduled: lambda e: (
-        f"#{e.req} got {plural(e.count, 'token')} from {e.start} on, chunk {e.chunk} of {e.chunks}."
-    ),
 }

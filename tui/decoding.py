@@ -4,6 +4,7 @@ The codec is the model's tokenizer; here is what a screen needs on top: answers 
 being decoded from the start again, and heads of long runs that are decoded once.
 """
 
+from collections.abc import Sequence
 from functools import cached_property
 
 from ..engine.state import EngineState, NodeState, RequestState
@@ -80,7 +81,7 @@ class Texts:
             self._heads[key] = text = f"…{text}" if skip else text
         return text
 
-    def run(self, tokens: list[int]) -> str:
+    def run(self, tokens: Sequence[int]) -> str:
         """Any few tokens on one line; characters cut at the ends are left out."""
         return visible(self.codec.decode(tokens).strip(_BROKEN))
 

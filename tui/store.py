@@ -10,6 +10,7 @@ follows them.
 
 from collections import deque
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from ..engine import events as ev
 from ..engine.chronicle import Chronicle
@@ -19,6 +20,7 @@ from ..engine.events import Position
 from ..engine.history import History
 from ..engine.lints import Lints
 from ..engine.state import EngineState
+from .causes import Cause, Record, why
 from .cells import CellMap
 from .decoding import Texts
 from .explain import Note, explain
@@ -42,6 +44,14 @@ class StepNotes:
 
     step: int
     notes: list[Note] = field(default_factory=list)
+
+
+class Question(NamedTuple):
+    """Why ``target`` was as it was at ``position``, and the answer."""
+
+    target: Target
+    position: Position
+    causes: list[Cause]
 
 
 class Store:
@@ -88,6 +98,7 @@ class Store:
         self.rate: float | None = None
         self.idle = True
         self.failure = ""
+        self.question: Question | None = None
         self.selected: Target | None = None
         self.links: Links = NOTHING
         self._weights: Weights | None = None
@@ -124,6 +135,12 @@ class Store:
     def select(self, target: Target | None) -> None:
         self.selected = target
         self.links = resolve(self.state, target)
+
+    def ask(self, target: Target) -> None:
+        """Find out why ``target`` is as it is at the position looked at."""
+        record = Record(self.past, self.chronicle)
+        causes = why(record, target, self.position, self.texts.run)
+        self.question = Question(target, self.position, causes)
 
     # --- time ------------------------------------------------------------------------------------
 

@@ -7,53 +7,28 @@ from minisgl_tui.engine import events as ev
 from minisgl_tui.engine.chronicle import Chronicle, Kind
 from minisgl_tui.engine.config import EngineConfig
 from minisgl_tui.engine.events import Position, StepRecord
+from minisgl_tui.engine.history import History
 from minisgl_tui.engine.sampling import SamplingParams
 from minisgl_tui.engine.state import EngineState
-from minisgl_tui.tui.causes import Cause, why
+from minisgl_tui.tui.causes import Cause, Record, why
 from minisgl_tui.tui.selection import Target
 from test_oracle import run_load
 
 from .toy import CONFIG, QUESTIONS, ROOMY, Session, make_session
 
 
-class Recorded:
-    """All records of a run, played from the start for every question."""
+class Recorded(Record):
+    """All records of a run."""
 
     def __init__(self, config: EngineConfig, records: list[StepRecord]) -> None:
-        self.config, self.records = config, records
-        self.chronicle = Chronicle(EngineState(config))
+        state = EngineState(config)
+        past, chronicle = History.live(state), Chronicle(state)
         for record in records:
-            self.chronicle.add(record)
-
-    def state_at(self, position: Position) -> EngineState:
-        return self._played(position, 1)
-
-    def state_before(self, position: Position) -> EngineState:
-        return self._played(position, 0)
-
-    def event_at(self, position: Position) -> ev.AnyEvent:
-        record = next(r for r in self.records if r.position(0) <= position <= self.last(r))
-        return record.events[position.event - record.first]
-
-    def _played(self, position: Position, inclusive: int) -> EngineState:
-        state = EngineState(self.config)
-        for record in self.records:
-            if self.last(record) < position:
-                state.apply(record)
-                continue
-            events = state.unfold(record)
-            for _ in range(position.event - record.first + inclusive):
-                next(events)
-            return state
-        return state
-
-    @staticmethod
-    def last(record: StepRecord) -> Position:
-        return record.position(len(record.events) - 1)
-
-    @property
-    def end(self) -> Position:
-        return self.last(self.records[-1])
+            state.apply(record)
+            past.append(record, state)
+            chronicle.add(record)
+        super().__init__(past, chronicle)
+        self.records, self.end = records, past.end
 
     def find(self, kind: type, **fields: object) -> Position:
         """The first such event."""

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
+from ...engine.events import Position
 from ...engine.request import Status
 from ...engine.state import RequestState
 from ..palette import STATUS_GLYPHS
@@ -63,6 +64,10 @@ class View:
 
     def target(self, item: int) -> Target | None:
         return self.keys[item] if 0 <= item < len(self.keys) else None
+
+    def place(self, item: int) -> Position | None:
+        """Where in the run the item leads, if it is about one event."""
+        return None
 
     def rests(self, item: int) -> bool:
         """Whether the cursor may stay on it: on all that is no heading."""

@@ -103,6 +103,9 @@ class EventsView(View):
             return None
         return about(self._all[self.number(item)].event, self._state)
 
+    def place(self, item: int) -> ev.Position | None:
+        return self._all[self.number(item)].at if 0 <= item < self.items else None
+
     def rests(self, item: int) -> bool:
         return 0 <= item < self.items
 
