@@ -1,4 +1,5 @@
-"""Which events touched what: for every request, tree node and block the positions of its events.
+"""Which events touched what: for every request, tree node and block the positions of its events,
+and those of all that are notable: preemptions, evictions, refusals and failures.
 
 Built as records come, a few numbers an event, and asked from the screens: when did block 812 last
 change, what happened to request 7 next, and was the prefix that this request missed here once? The
@@ -12,13 +13,14 @@ from array import array
 from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from . import events as ev
 from .state import ROOT, EngineState
 
-Kind = Literal["request", "node", "block"]
+Kind = Literal["request", "node", "block", "notable"]
 
+ALL = 0  # the id under which notable events are
 RETAIN_EVICTIONS = 1 << 18  # evicted blocks whose prefixes are remembered; older ones are forgotten
 _EVENT_BITS = 24
 
@@ -43,11 +45,13 @@ class Chronicle:
 
     >>> chronicle.before("block", 812, here)      # its last change, or None
     Position(step=118, event=3)
+    >>> chronicle.after("notable", ALL, here)
+    Position(step=130, event=0)
     """
 
     def __init__(self, start: EngineState) -> None:
         self._size = start.config.block_size
-        self._lists: dict[Kind, dict[int, array[int]]] = {"request": {}, "node": {}, "block": {}}
+        self._lists: dict[Kind, dict[int, array[int]]] = {kind: {} for kind in get_args(Kind)}
         self._chains: dict[int, list[int]] = {}  # node → hash of the prefix at each of its blocks
         self._ends: dict[int, int] = {}  # node → hash of the prefix above it
         self._evicted: OrderedDict[int, _Evictions] = OrderedDict()  # by the prefix's hash
@@ -155,8 +159,19 @@ def _unpack(at: int) -> ev.Position:
 Touched = Iterable[tuple[Kind, Iterable[int]]]
 
 
-def _request(event: ev.Submitted | ev.Refused | ev.Scheduled | ev.Starved | ev.Finished) -> Touched:
+_NOTABLE: tuple[Kind, Iterable[int]] = ("notable", (ALL,))
+
+
+def _request(event: ev.Submitted | ev.Scheduled | ev.Starved | ev.Finished) -> Touched:
     return (("request", (event.req,)),)
+
+
+def _refused(event: ev.Refused) -> Touched:
+    return ("request", (event.req,)), _NOTABLE
+
+
+def _failed(event: ev.StepFailed) -> Touched:
+    return (_NOTABLE,)
 
 
 def _admitted(event: ev.Admitted) -> Touched:
@@ -165,7 +180,7 @@ def _admitted(event: ev.Admitted) -> Touched:
 
 
 def _preempted(event: ev.Preempted) -> Touched:
-    return (("request", {event.req, event.for_req}),)
+    return ("request", {event.req, event.for_req}), _NOTABLE
 
 
 def _allocated(event: ev.Allocated) -> Touched:
@@ -186,7 +201,7 @@ def _split(event: ev.Split) -> Touched:
 
 def _evicted(event: ev.Evicted) -> Touched:
     who = (event.for_req,) if event.for_req >= 0 else ()
-    return ("request", who), ("node", (event.node,)), ("block", event.blocks)
+    return ("request", who), ("node", (event.node,)), ("block", event.blocks), _NOTABLE
 
 
 def touched(event: ev.AnyEvent) -> Touched:
@@ -196,7 +211,7 @@ def touched(event: ev.AnyEvent) -> Touched:
 
 _TOUCHES: dict[type, Callable[[Any], Touched]] = {
     ev.Submitted: _request,
-    ev.Refused: _request,
+    ev.Refused: _refused,
     ev.Deferred: _request,
     ev.Admitted: _admitted,
     ev.Scheduled: _request,
@@ -209,4 +224,5 @@ _TOUCHES: dict[type, Callable[[Any], Touched]] = {
     ev.Extended: _inserted,
     ev.Split: _split,
     ev.Evicted: _evicted,
+    ev.StepFailed: _failed,
 }

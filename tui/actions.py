@@ -28,7 +28,7 @@ class Action(NamedTuple):
         return f"{self.name}({self.argument})" if self.argument else self.name
 
 
-RUN, LOOK, MOVE, CHOOSE, APP = "Run", "Look", "Move", "Choose", "Application"
+RUN, TIME, LOOK, MOVE, CHOOSE, APP = "Run", "Time", "Look", "Move", "Choose", "Application"
 
 ACTIONS: tuple[Action, ...] = (
     Action("step", "s", "s", "Step", "take one step, then pause", RUN, "step", 0),
@@ -44,6 +44,34 @@ ACTIONS: tuple[Action, ...] = (
     ),
     Action("breakpoints", "B", "B", "Breakpoints", "list them, switch or remove them", RUN),
     Action("watch", "w", "w", "Watch…", "keep a value in sight: free, running / batch", RUN),
+    Action("back", "S", "S", "Step back", "look at the end of the step before", TIME, "back", 5),
+    Action("event", "e", "e", "Event", "one event on, within the step", TIME, "event", 8),
+    Action("event_back", "E", "E", "Event back", "one event back", TIME),
+    Action(
+        "go_back", "C", "C", "Continue backwards",
+        "back to where a breakpoint would have stopped last, or to the start", TIME,
+    ),
+    Action("live", "L", "L", "To the end", "follow the run again", TIME, "live", 2),
+    Action(
+        "notable", "right_square_bracket", "]", "Next trouble",
+        "the next preemption, eviction, refusal or failure", TIME, argument="1",
+    ),
+    Action(
+        "notable", "left_square_bracket", "[", "Last trouble", "the one before this", TIME,
+        argument="-1",
+    ),
+    Action(
+        "change", "full_stop", ".", "Next change",
+        "the next event that touches what is selected or under the cursor", TIME, argument="1",
+    ),
+    Action("change", "comma", ",", "Last change", "the one before this", TIME, argument="-1"),
+    Action("mark", "m", "m", "Mark", "remember where in the run this is", TIME),
+    Action("to_mark", "apostrophe", "'", "To the mark", "go there; again: come back", TIME),
+    Action("diff", "d", "d", "Differences", "what has changed from the mark to here", TIME),
+    Action(
+        "why", "x", "x", "Why", "the causes of what is under the cursor, or selected", LOOK,
+        "why", 4,
+    ),
     Action("slower", "less_than_sign", "<", "Slower", "lower the speed", RUN, "slower", 8),
     Action("faster", "greater_than_sign", ">", "Faster", "raise the speed", RUN, "faster", 8),
     Action("prompt", "i", "i", "New prompt", "type a prompt and send it", RUN, "prompt", 2),
@@ -131,7 +159,7 @@ def key(name: str) -> str:
     return next(action.shown for action in _table if name in (action.id, action.name))
 
 
-GROUPS = (RUN, LOOK, MOVE, CHOOSE, APP)
+GROUPS = (RUN, TIME, LOOK, MOVE, CHOOSE, APP)
 
 
 def bindings(*groups: str) -> list[BindingType]:

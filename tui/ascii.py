@@ -15,7 +15,7 @@ from textual.filter import LineFilter
 # Where glyphs tell states apart, so do their stand-ins: tests/tui/test_ascii.py has the families.
 STAND_INS = {
     # blocks, and what is marked
-    "·": ".", "▪": "o", "□": "_", "■": "#", "◆": "&", "◇": "~", "▸": ">", "▼": "V",
+    "·": ".", "▪": "o", "□": "_", "■": "#", "◆": "&", "◇": "~", "▸": ">", "◂": "<", "▼": "V",
     # requests and decisions
     "○": "w", "◐": "p", "●": "d", "↩": "<", "✓": "v", "⊘": "/", "✗": "x", "×": "*", "↓": "v",
     "◉": "@", "◌": "'", "◈": "$", "⚠": "!", "⏸": "=", "▶": ">", "◧": "[", "�": "?",

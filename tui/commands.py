@@ -18,9 +18,11 @@ from .completion import (
     conditions,
     expressions,
     filters,
+    marks,
     nothing,
     one_of,
     panes,
+    positions,
     requests,
     targets,
     themes,
@@ -285,6 +287,25 @@ def _app(screen: "MainScreen") -> "DebuggerApp":
     return cast("DebuggerApp", screen.app)
 
 
+def _goto(screen: "MainScreen", text: str) -> None:
+    screen.go_to(text)
+
+
+def _mark(screen: "MainScreen", text: str) -> None:
+    screen.mark(text or "mark")
+
+
+def _diff(screen: "MainScreen", text: str) -> None:
+    screen.diff(text or "mark")
+
+
+def _why(screen: "MainScreen", text: str) -> None:
+    if text:
+        screen.explain(target(text))
+    else:
+        screen.action_why()
+
+
 def _ask_for(action: str) -> Run:
     def run(screen: "MainScreen", text: str) -> None:
         screen.do(action)
@@ -310,6 +331,10 @@ OWN = (
     Command("delete", "ID", "remove a breakpoint, or all", _delete, breakpoint_ids),
     Command("enable", "ID", "let a breakpoint stop again", _enable, breakpoint_ids),
     Command("disable", "ID", "keep a breakpoint, but do not stop there", _disable, breakpoint_ids),
+    Command("goto", "POSITION", "120:7, 120, 50%, req 7 first-token, or a mark", _goto, positions),
+    Command("mark", "[NAME]", "remember where in the run this is", _mark),
+    Command("diff", "[MARK]", "what has changed from the mark to here", _diff, marks),
+    Command("why", "[TARGET]", "the causes of req 7, node 3 or block 812", _why, targets),
     Command("watch", "EXPRESSION", "keep a value in sight", _watch, expressions),
     Command("unwatch", "EXPRESSION", "let it go, or all", _unwatch, watched),
     Command("pane", "NAME", "go to a pane", _pane, panes),

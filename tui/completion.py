@@ -79,6 +79,20 @@ def watched(screen: "MainScreen", text: str) -> Choices:
     return {watch.text: "" for watch in screen.store.watches.all} | {"all": ""}
 
 
+def marks(screen: "MainScreen", text: str) -> Choices:
+    return {name: str(position) for name, position in screen.store.marks.items()}
+
+
+def positions(screen: "MainScreen", text: str) -> Choices:
+    if text.startswith("req "):
+        words = text.split()
+        if len(words) > 2 or (len(words) == 2 and text.endswith(" ")):
+            return dict.fromkeys(("submitted", "first-token", "finished"), "")
+        return dict.fromkeys(map(str, screen.store.state.requests), "")
+    forms = {"start": "", "end": "", "50%": "halfway", "req": "first-token of a request, say"}
+    return {**marks(screen, text), **forms}
+
+
 def panes(screen: "MainScreen", text: str) -> Choices:
     return {pane.view.name.lower(): pane.view.about for pane in screen.panes.values()}
 

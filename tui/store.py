@@ -99,6 +99,8 @@ class Store:
         self.idle = True
         self.failure = ""
         self.question: Question | None = None
+        self.marks: dict[str, Position] = {}
+        self.hunting = ""  # how far the search for a stop has come, if there is one
         self.selected: Target | None = None
         self.links: Links = NOTHING
         self._weights: Weights | None = None
@@ -129,6 +131,8 @@ class Store:
 
     def settle(self) -> None:
         """Bring what depends on the whole picture up to date, once for many records."""
+        if self._looked_at == self.newest:
+            self.follow()
         self.links = resolve(self.state, self.selected)
         self.texts.forget(self.state)
 

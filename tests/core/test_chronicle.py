@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 from minisgl_tui.engine import events as ev
-from minisgl_tui.engine.chronicle import Chronicle, Kind
+from minisgl_tui.engine.chronicle import ALL, Chronicle, Kind
 from minisgl_tui.engine.events import Position
 from minisgl_tui.engine.state import ROOT, EngineState
 from test_oracle import Load, run_load
@@ -47,6 +47,18 @@ def test_it_lists_what_a_search_finds(seed: int) -> None:
     for kind in kinds:
         for id in range(1 if kind == "node" else 0, 30):
             assert chronicle.of(kind, id) == searched(load, kind, id), (kind, id)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_it_lists_what_is_notable(seed: int) -> None:
+    load = run_load(seed)
+    kinds = ev.Preempted, ev.Evicted, ev.Refused, ev.StepFailed
+    assert indexed(load).of("notable", ALL) == [
+        record.position(index)
+        for record in load.records
+        for index, event in enumerate(record.events)
+        if isinstance(event, kinds)
+    ]
 
 
 def test_before_and_after_leave_out_the_position_itself() -> None:

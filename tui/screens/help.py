@@ -204,7 +204,7 @@ class HelpScreen(ModalScreen[None]):
     def compose(self) -> ComposeResult:
         table = style_table(self.app.current_theme)
         text = Text()
-        for line in help_lines(self._view):
+        for line in self.lines():
             for part, style in line:
                 known = ("text", "changed") if style == "changed" else (style, "")
                 text.append(part, table[known])
@@ -213,9 +213,12 @@ class HelpScreen(ModalScreen[None]):
         with VerticalScroll(id="help-box"):
             yield Static(text, id="help-text")
 
+    def lines(self) -> list[Line]:
+        return help_lines(self._view)
+
     def on_mount(self) -> None:
         box = self.query_one("#help-box")
-        box.border_title = "Help"
+        box.border_title = self.title or "Help"
         box.border_subtitle = "↑ ↓ scroll · esc closes"
         box.focus()
 

@@ -11,7 +11,8 @@ from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 
 from ...engine.debugger import Mode
-from ..actions import CHOOSE, LOOK, MOVE, RUN, bindings, key, table
+from ...engine.events import Position
+from ..actions import CHOOSE, LOOK, MOVE, RUN, TIME, bindings, key, table
 from ..event_filter import EventFilter
 from ..selection import Target
 from ..sources.base import Source
@@ -31,7 +32,6 @@ from ..watches import watch_lines
 from ..widgets.bars import Bar, LinkBar
 from ..widgets.pane import Pane
 from ..widgets.strip import StepStrip
-from .commanding import Commanding
 from .filter import FilterScreen
 from .layout import (
     BATCH,
@@ -50,6 +50,7 @@ from .layout import (
     strip_height,
 )
 from .prompt import PromptScreen
+from .travelling import Travelling
 
 # Which call on the source an action comes down to.
 _VERBS = {
@@ -65,10 +66,10 @@ _VERBS = {
 }
 
 
-class MainScreen(Commanding):
+class MainScreen(Travelling):
     """Shows ``store`` and passes commands on to ``source``."""
 
-    BINDINGS = bindings(RUN, LOOK, MOVE, CHOOSE)
+    BINDINGS = bindings(RUN, TIME, LOOK, MOVE, CHOOSE)
     AUTO_FOCUS = ""
 
     def __init__(self, store: Store, source: Source) -> None:
@@ -85,7 +86,7 @@ class MainScreen(Commanding):
             self.blocks,
             TreeView(),
             RequestsView(),
-            WhyView(),
+            self._decisions,
             self.events,
             TimelineView(),
             StatisticsView(),
@@ -233,7 +234,8 @@ class MainScreen(Commanding):
         ]
 
     def _word(self, name: str, word: str) -> str:
-        if name == "play" and self.store.mode is Mode.PLAYING:
+        plays = self.store.mode is Mode.PLAYING if self.store.follows else self.plays_past
+        if name == "play" and plays:
             return "pause"
         return "unzoom" if name == "zoom" and self.zoomed else word
 
@@ -270,6 +272,8 @@ class MainScreen(Commanding):
     def why_not(self, name: str) -> str:
         """Why the action would do nothing now; empty if it would do something."""
         store = self.store
+        if not store.follows and name in ("step", "play", "go_on"):
+            return self.no_way_on()
         verb = _VERBS.get(name)
         if verb and (reason := self.source.why_not(verb)):
             return reason
@@ -283,10 +287,13 @@ class MainScreen(Commanding):
             return f"this is the lowest speed: {rate_text(RATES[0])}"
         if name == "faster" and self.rate is None:
             return "this is the highest speed: no pause between steps"
-        if name == "clear" and store.selected is None and not (self.zoomed or self._filtered):
+        open = self.zoomed or self._filtered or store.question
+        if name == "clear" and store.selected is None and not open:
             return "nothing is selected"
-        if name == "select" and self.pane.target is None:
+        if name == "select" and self.pane.target is None and self._place is None:
             return "there is nothing to select on this line"
+        if name == "live" and store.position == store.past.end:
+            return "this is the end"
         if name in ("left", "right") and not self.pane.view.sideways_does:
             return "left and right do nothing in this list; they do in the panes 2, 3 and 7"
         if name == "tokens" and self.request_meant is None:
@@ -303,18 +310,25 @@ class MainScreen(Commanding):
     # --- running ---------------------------------------------------------------------------------
 
     def action_step(self) -> None:
-        if self.may("step"):
+        if not self.may("step"):
+            return
+        if self.store.follows:
             self.source.step()
+        else:
+            self.step_in_past()
 
     def action_play(self) -> None:
-        if self.store.mode is Mode.PLAYING:
+        follows = self.store.follows
+        if self.plays_past:
+            self.stay()
+        elif follows and self.store.mode is Mode.PLAYING:
             self.source.pause()
         elif self.may("play"):
-            self.source.play(self.rate)
+            self.source.play(self.rate) if follows else self.play_past()
 
     def action_go_on(self) -> None:
         if self.may("go_on"):
-            self.source.play(None)
+            self.source.play(None) if self.store.follows else self.hunt(back=False)
 
     def action_slower(self) -> None:
         self._change_rate("slower", -1)
@@ -447,12 +461,24 @@ class MainScreen(Commanding):
         elif self.active == REQUESTS and self.zoomed and self.request_meant is not None:
             self.action_tokens()
         elif self.may("select"):
-            target = self.pane.target
-            self.select(None if target == self.store.selected else target)
+            target, place = self.pane.target, self._place
+            if place is not None:
+                self.stay()
+                self.go(place)
+            elif target == self.store.selected:
+                target = None
+            self.select(target)
+
+    @property
+    def _place(self) -> Position | None:
+        """Where in the run the line under the cursor leads."""
+        return self.pane.view.place(self.pane.cursor)
 
     def action_clear(self) -> None:
         if self.store.selected is not None:
             self.select(None)
+        elif self.end_question():
+            return
         elif self._filtered:
             self.events.filter = None
             self.sync()
@@ -473,6 +499,11 @@ class MainScreen(Commanding):
     def _pane_clicked(self, message: Pane.Clicked) -> None:
         if message.pane.number and message.pane.number != self.active:
             self.action_pane(message.pane.number)
+
+    @on(StepStrip.Chosen)
+    def _step_chosen(self, message: StepStrip.Chosen) -> None:
+        self.stay()
+        self.go(self.store.past.end_of_step(message.step))
 
     @on(Pane.Chosen)
     def _pane_chosen(self, message: Pane.Chosen) -> None:

@@ -4,6 +4,7 @@ from collections import Counter
 
 from ...engine.debugger import Mode
 from ..actions import key
+from ..changes import kind_of
 from ..stops import GLYPH as STOP_GLYPH
 from ..store import Store
 from ..text import Line, bar, cell_len, clip, plain, plural
@@ -50,12 +51,27 @@ def status_lines(store: Store, width: int) -> list[Line]:
     about = [part for part in (info.architecture, info.dtype, info.device) if part]
     left: Line = [(f" {info.name}", "title"), *((f" · {part}", "dim") for part in about)]
     right: Line = [mode_span(store), ("   step ", "dim"), (f"{state.step} ", "title")]
+    if not store.follows:
+        right = _past(store)
     if store.records_to:
         right[:0] = [("● REC   ", "bad")]
     if store.recording:
         left = [(" REPLAY ", "accent"), (store.recording.name, "title"), (" ·", "dim"), *left]
-        right[-1:] = [(str(state.step), "title"), (f" of {store.last_step} ", "dim")]
+        if store.follows:
+            right[-1:] = [(str(state.step), "title"), (f" of {store.last_step} ", "dim")]
     return [spread(left, right, width), _pool_line(store, cells.used, width)]
+
+
+def _past(store: Store) -> Line:
+    """The position looked at, and how far the run has come meanwhile."""
+    shown: Line = [("◂ ", "accent"), (str(store.position), "title")]
+    shown.append((f" of {store.last_step} ", "dim"))
+    if not store.replays:
+        behind = store.last_step - store.position.step
+        playing = store.mode is not Mode.PAUSED
+        words = f" LIVE +{behind:,} " if playing else f" paused +{behind:,} "
+        shown.append((words, "good" if playing else "warn"))
+    return shown
 
 
 def _pool_line(store: Store, used: int, width: int) -> Line:
@@ -102,8 +118,14 @@ def hint_line(store: Store, width: int) -> Line:
 
 def _hint(store: Store, width: int) -> tuple[str, str]:
     state = store.state
+    if store.hunting:
+        return store.hunting, "accent"
     if store.selected is not None:
         return f"◆ {store.links.words} · esc clears", "accent"
+    if not store.follows and not store.failure:
+        back, on, live = key("back"), key("step"), key("live")
+        keys = f"{back} {on} go back and on, {live} to the end"
+        return f"this was so after {_last_event(store)} · {keys}", "accent"
     if store.failure:
         return "the engine has stopped; what it held last stays readable · q quits", "bad"
     if store.played_out:
@@ -122,6 +144,12 @@ def _hint(store: Store, width: int) -> tuple[str, str]:
     if stop:
         return f"{STOP_GLYPH} {stop}", "bad"
     return step_summary(store, width), "dim"
+
+
+def _last_event(store: Store) -> str:
+    """The last event that the picture includes, in a word."""
+    event = store.past.event(store.position)
+    return f"{store.position} {kind_of(event)}" if event else "nothing"
 
 
 def _end_of(store: Store) -> str:

@@ -125,6 +125,14 @@ class Pane(LineWidget, can_focus=True):
         if number:
             self.border_title = f"{number} {view.name}"
 
+    def show(self, view: View) -> None:
+        """Look at ``view`` from now on."""
+        self.view = view
+        self.top = self.cursor = 0
+        self._meant = False
+        if self.number:
+            self.border_title = f"{self.number} {view.name}"
+
     # --- drawing ---------------------------------------------------------------------------------
 
     def rows(self, width: int, height: int) -> list[Row]:

@@ -1,0 +1,254 @@
+"""What of the debugger's screen is time travel: where in the run it looks, and asking why.
+
+At the end of a live run the screen follows the engine; the keys that go back leave it there and
+move through the record. `Store.look_at` makes the picture, `hunt.py` finds the stops.
+"""
+
+from collections.abc import Callable
+
+from textual.timer import Timer
+
+from ...engine.chronicle import ALL
+from ...engine.errors import UserError
+from ...engine.events import Position
+from ...engine.positions import parse
+from ..diff import differences
+from ..hunt import Hunt
+from ..selection import Target
+from ..sources.base import Source
+from ..store import Store
+from ..views.causes import CausesView
+from ..views.why import WhyView
+from ..widgets.pane import Pane
+from .commanding import Commanding
+from .diff import DiffScreen
+from .layout import WHY
+
+_TICK = 0.05  # seconds between two pictures while the past is played
+_FULL_SPEED = 200  # steps a second, where no speed is set
+_TURN = 0.03  # seconds a hunt takes before the screen gets its turn
+
+
+class Travelling(Commanding):
+    """Moves `store` through the record of its run."""
+
+    panes: dict[int, Pane]
+    strip: Pane
+    rate: float | None
+
+    def __init__(self, store: Store, source: Source) -> None:
+        super().__init__(store, source)
+        self._player: Timer | None = None
+        self._due = 0.0  # steps to show, as a fraction
+        self._hunter: Timer | None = None
+        self._hunt: Hunt | None = None
+        self._causes, self._decisions = CausesView(), WhyView()
+
+    # --- moving ----------------------------------------------------------------------------------
+
+    def go(self, position: Position | None, otherwise: str = "") -> None:
+        """Look at ``position``; where there is none, say why."""
+        if position is None:
+            self.notify(otherwise, severity="warning", timeout=3)
+            return
+        self.store.look_at(position)
+        if position > self.store.newest:  # a recording is read up to there, for all that indexes it
+            self.source.until(f"step >= {position.step}")
+        self.sync()
+
+    def go_to(self, text: str) -> None:
+        """Look at the position that ``text`` names. Raises `UserError`."""
+        self.stay()
+        marks = self.store.marks
+        self.go(marks[text] if text in marks else parse(text, self.store.past))
+
+    def no_way_on(self) -> str:
+        """Why a position in the past cannot be left forward; empty if it can."""
+        store = self.store
+        return "this is the end of the recording" if store.position == store.past.end else ""
+
+    def _stepped(self, towards: Callable[[Position], Position | None], otherwise: str) -> None:
+        self.stay()
+        self.go(towards(self.store.position), otherwise)
+
+    def step_in_past(self) -> None:
+        """A step forward in the record."""
+        self._stepped(self.store.past.step_after, "this is the end of the recording")
+
+    def action_back(self) -> None:
+        self._stepped(self.store.past.step_before, "this is the start")
+
+    def action_event(self) -> None:
+        self._stepped(self.store.past.after, "no event has come after this one; s takes a step")
+
+    def action_event_back(self) -> None:
+        self._stepped(self.store.past.before, "this is the start")
+
+    def action_live(self) -> None:
+        """To the end: of a live run to follow it, of a recording to its last event."""
+        self.stay()
+        self.go(self.store.past.end)
+
+    def action_start(self) -> None:
+        self._stepped(lambda _: self.store.past.start, "")
+
+    def action_change(self, by: int) -> None:
+        """To the next event that touched what is selected or under the cursor, or the last one."""
+        target = self.store.selected or self.pane.target
+        if target is None:
+            self.notify("select a request, node or block first", severity="warning", timeout=3)
+            return
+        chronicle = self.store.chronicle
+        find = chronicle.after if by > 0 else chronicle.before
+        when = "after" if by > 0 else "before"
+        nothing = f"nothing touched {target.kind} {target.id} {when} this"
+        self._stepped(lambda here: find(target.kind, target.id, here), nothing)
+
+    def action_notable(self, by: int) -> None:
+        """To the next or last preemption, eviction, refusal or failure."""
+        chronicle = self.store.chronicle
+        find = chronicle.after if by > 0 else chronicle.before
+        nothing = (
+            f"nothing was preempted, evicted or refused {'after' if by > 0 else 'before'} this"
+        )
+        self._stepped(lambda here: find("notable", ALL, here), nothing)
+
+    # --- playing the record ----------------------------------------------------------------------
+
+    @property
+    def plays_past(self) -> bool:
+        return self._player is not None
+
+    def play_past(self) -> None:
+        """Show step after step at the chosen speed, up to the end; there, go on with a live run."""
+        self.stay()
+        self._due = 0.0
+        self._player = self.set_interval(_TICK, self._play_on)
+
+    def _play_on(self) -> None:
+        self._due += _TICK * (self.rate or _FULL_SPEED)
+        position: Position | None = self.store.position
+        while self._due >= 1 and position is not None:
+            self._due -= 1
+            following = self.store.past.step_after(position)
+            if following is None:
+                self.stay()
+                break
+            position = following
+        if position is not None and position != self.store.position:
+            self.store.look_at(position)
+        if self.store.follows:
+            self.stay()
+        self.sync()
+
+    def stay(self) -> None:
+        """Neither play nor hunt any longer."""
+        for timer in (self._player, self._hunter):
+            if timer is not None:
+                timer.stop()
+        self._player = self._hunter = None
+        self._hunt = None
+        self.store.hunting = ""
+
+    # --- to the next stop ------------------------------------------------------------------------
+
+    def hunt(self, back: bool) -> None:
+        """Go to the next place where a breakpoint stops, or the last one; without breakpoints to
+        the end or the start."""
+        self.stay()
+        store = self.store
+        breakpoints = store.stops.breakpoints
+        conditions = [b.condition for b in breakpoints if b.enabled and not b.log_only]
+        if not conditions:
+            self.go(store.past.start if back else store.past.end)
+            return
+        self._hunt = Hunt(store.past, store.position, conditions, back)
+        self._hunter = self.set_interval(_TICK, self._hunt_on)
+        self._hunt_on()
+
+    def _hunt_on(self) -> None:
+        hunt = self._hunt
+        if hunt is None:
+            return
+        if not hunt.go_on(_TURN):
+            self.store.hunting = f"looking for the next stop: {hunt.at} · any move ends it"
+            self.sync()
+            return
+        self.stay()
+        if hunt.found is not None:
+            self.go(Position(hunt.found.step, hunt.found.index))
+            self.tell(hunt.found.text)
+            self.show_stop(hunt.found)
+        elif hunt.back:
+            self.go(self.store.past.start)
+            self.tell("no breakpoint stops before this: this is the start")
+        else:
+            self.go(self.store.past.end)
+            self.tell("no breakpoint stops after this: this is the end")
+
+    def action_go_back(self) -> None:
+        self.hunt(back=True)
+
+    # --- marks -----------------------------------------------------------------------------------
+
+    def action_mark(self) -> None:
+        self.mark("mark")
+
+    def mark(self, name: str) -> None:
+        """Remember the position under ``name``."""
+        self.store.marks[name] = self.store.position
+        to = "' goes back there" if name == "mark" else f":goto {name} goes back there"
+        self.tell(f"{self.store.position} is marked: {to}, d shows what has changed since")
+
+    def action_to_mark(self) -> None:
+        self.stay()
+        here = self.store.position
+        self.go(self.store.marks.get("mark"), "nothing is marked yet: m marks where you are")
+        if "mark" in self.store.marks:
+            self.store.marks["mark"] = here  # so that the same key comes back
+
+    def action_diff(self) -> None:
+        self.diff("mark")
+
+    def diff(self, name: str) -> None:
+        """Show what differs between the mark ``name`` and here."""
+        marks, store = self.store.marks, self.store
+        if name not in marks:
+            known = ", ".join(marks) or "none; m marks where you are"
+            self.notify(f"there is no mark {name!r}: {known}", severity="warning", timeout=3)
+            return
+        then = store.past.state_at(marks[name])
+        lines = differences(then, store.state)
+        self.app.push_screen(DiffScreen(f"{marks[name]} → {store.position}", lines))
+
+    # --- why -------------------------------------------------------------------------------------
+
+    def action_why(self) -> None:
+        """Explain what is under the cursor, or else what is selected."""
+        target = self.pane.target or self.store.selected
+        if target is None:
+            self.notify("put the cursor on a request, node or block", severity="warning", timeout=3)
+            return
+        self.explain(target)
+
+    def explain(self, target: Target) -> None:
+        if self.store.position > self.store.newest:
+            reading = f"the recording is being read, as far as {self.store.newest} by now"
+            self.notify(f"{reading}: ask again in a moment", severity="warning", timeout=3)
+            return
+        try:
+            self.store.ask(target)
+        except UserError as error:
+            self.notify(str(error), severity="error")
+            return
+        self.panes[WHY].show(self._causes)
+        self.action_pane(WHY)
+
+    def end_question(self) -> bool:
+        """Back to the decisions; false if no question is open."""
+        if self.store.question is None:
+            return False
+        self.store.question = None
+        self.panes[WHY].show(self._decisions)
+        self.sync()
+        return True
