@@ -4,14 +4,14 @@ import random
 
 import pytest
 from minisgl_tui.engine import events as ev
-from minisgl_tui.engine.chronicle import Chronicle, Kind
+from minisgl_tui.engine.chronicle import Chronicle
 from minisgl_tui.engine.config import EngineConfig
 from minisgl_tui.engine.events import Position, StepRecord
 from minisgl_tui.engine.history import History
 from minisgl_tui.engine.sampling import SamplingParams
 from minisgl_tui.engine.state import EngineState
 from minisgl_tui.tui.causes import Cause, Record, why
-from minisgl_tui.tui.selection import Target
+from minisgl_tui.tui.selection import Kind, Target
 from test_oracle import run_load
 
 from .toy import CONFIG, QUESTIONS, ROOMY, Session, make_session

@@ -1,6 +1,7 @@
 """The answer to a why: the chain of causes, each line with the position of the event it quotes."""
 
 from ...engine.events import Position
+from ..actions import key
 from ..causes import Cause
 from ..selection import Target
 from ..store import Store
@@ -25,7 +26,16 @@ class CausesView(View):
             self.keys = []
             return
         asked = f"why {_name(question.target)} was so at {question.position}"
-        self.header = [[(clip(f"{asked} · ⏎ goes to an event · esc ends", width), "accent")]]
+        self.header = [
+            [
+                (
+                    clip(
+                        f"{asked} · {key('select')} goes to an event · {key('clear')} ends", width
+                    ),
+                    "accent",
+                )
+            ]
+        ]
         for cause in question.causes:
             lead = "  " * min(cause.depth, _DEEPEST)
             style = "strong" if not cause.depth else "text"
