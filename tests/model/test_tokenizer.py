@@ -102,7 +102,9 @@ def test_text_inside_a_longer_one_is_spelled_exactly_or_not_at_all(
         ids = tokenizer.encode_within(text)
         assert not tokenizer.special_ids.intersection(ids)
         assert b"".join(map(tokenizer.token_bytes, ids)) in (text.encode(), b"")
-        if text and not any(name in text for name in ("<|im_end|>", "</s>")):
+        # SmolLM2 has no token for some bytes that only characters of unused planes have.
+        spellable = set(text.encode()) <= set().union(*map(byte_level.token_bytes, range(300)))
+        if text and spellable and not any(name in text for name in ("<|im_end|>", "</s>")):
             assert ids or tokenizer is not byte_level
 
 
