@@ -23,18 +23,19 @@ PARSERS = ("auto", *FORMATS, "none")
 class ToolTemplate:
     """``format`` is how the model's calls are told, None where ``refusal`` says why they are not.
 
-    ``shown``: the model's own template has a place for tools. ``markers`` are the special tokens
-    among those that set calls off, with their texts.
+    ``shown``: the model's own template has a place for tools. ``system``: it takes a system
+    message. ``markers`` are the special tokens among those that set calls off, with their texts.
     """
 
     format: Format | None = None
     shown: bool = False
+    system: bool = True
     refusal: str = ""
     markers: Mapping[int, str] = field(default_factory=dict)
 
     def written(self, messages: Sequence[Message], tools: Specs) -> list[Message]:
         """``messages`` for the template, which has ``tools`` as well if it has a place for them."""
-        return list(messages) if self.shown else spelled_out(messages, tools)
+        return list(messages) if self.shown else spelled_out(messages, tools, self.system)
 
 
 def check_parser(parser: str) -> None:
@@ -51,8 +52,9 @@ def tool_template(tokenizer: Tokenizer, parser: str = "auto") -> ToolTemplate:
     if not tokenizer.has_chat_template:
         return ToolTemplate(refusal="the model has no chat template")
     shown = _shows_tools(tokenizer)
+    system = shown or _takes_system(tokenizer)
     if parser == "none":
-        return ToolTemplate(None, shown, "this server was started with --tool-parser none")
+        return ToolTemplate(None, shown, system, "this server was started with --tool-parser none")
     if not shown and parser not in ("auto", HERMES.name):
         raise UserError(
             f"--tool-parser is {parser}, but the model's chat template shows no tools; it is told "
@@ -65,9 +67,10 @@ def tool_template(tokenizer: Tokenizer, parser: str = "auto") -> ToolTemplate:
         return ToolTemplate(
             None,
             shown,
+            system,
             "the model's chat template writes calls in a form that this server does not read",
         )
-    return ToolTemplate(format, shown, "", tokenizer.special_tokens(format.markers))
+    return ToolTemplate(format, shown, system, "", tokenizer.special_tokens(format.markers))
 
 
 _TOOL = {
@@ -111,6 +114,14 @@ def _shows_tools(tokenizer: Tokenizer) -> bool:
         return told not in (None, tokenizer.chat_text([_QUESTION], add_generation_prompt=False))
     except UserError:  # one that is for tools alone
         return told is not None
+
+
+def _takes_system(tokenizer: Tokenizer) -> bool:
+    try:
+        tokenizer.chat_text([{"role": "system", "content": "Be brief."}, _QUESTION])
+    except UserError:
+        return False
+    return True
 
 
 def _format_of(tokenizer: Tokenizer) -> Format | None:
@@ -158,21 +169,17 @@ To call one, write its name and its arguments as JSON in this form, once for eac
 What it returns comes back between <tool_response> and </tool_response>."""
 
 
-def spelled_out(messages: Sequence[Message], tools: Specs) -> list[Message]:
+def spelled_out(messages: Sequence[Message], tools: Specs, system: bool = True) -> list[Message]:
     """The conversation in messages that have a role and content only.
 
-    The tools are described at the end of the system message. A call becomes what the model would
-    have written, and results that follow each other one message of the user's.
+    The tools are described at the end of the system message, or before the first message where
+    the template takes no ``system``. A call becomes what the model would have written, and results
+    that follow each other one message of the user's.
     """
     found: list[Message] = []
-    if tools:
-        lines = "\n".join(json.dumps(tool, ensure_ascii=False) for tool in tools)
-        found.append({"role": "system", "content": _DESCRIPTION.format(tools=lines)})
     for index, message in enumerate(messages):
         role, content = message["role"], message["content"]
-        if role == "system" and index == 0 and tools:
-            found[0]["content"] = f"{content}\n\n{found[0]['content']}"
-        elif role == "tool":
+        if role == "tool":
             response = f"<tool_response>\n{content}\n</tool_response>"
             if index and messages[index - 1]["role"] == "tool":
                 found[-1]["content"] += f"\n{response}"
@@ -183,8 +190,22 @@ def spelled_out(messages: Sequence[Message], tools: Specs) -> list[Message]:
             texts += [_spelled(call["function"]) for call in calls]
             found.append({"role": role, "content": "\n".join(texts)})
         else:
-            found.append(message)
+            found.append(dict(message))
+    if tools:
+        _describe(tools, found, system)
     return found
+
+
+def _describe(tools: Specs, messages: list[Message], system: bool) -> None:
+    lines = "\n".join(json.dumps(tool, ensure_ascii=False) for tool in tools)
+    description = _DESCRIPTION.format(tools=lines)
+    first = messages[0]
+    if first["role"] == "system":
+        first["content"] += f"\n\n{description}"
+    elif system:
+        messages.insert(0, {"role": "system", "content": description})
+    else:
+        first["content"] = f"{description}\n\n{first['content']}"
 
 
 def _spelled(function: Mapping[str, Any]) -> str:

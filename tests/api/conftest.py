@@ -156,12 +156,18 @@ def two_threads() -> None:
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Random weights over bytes, so that its texts are full of halves of characters."""
+    directory = tmp_path_factory.mktemp("tiny")
+    make_tiny(directory)
+    return directory
+
+
+def make_tiny(directory: Path, *more: str, template: str = TEMPLATE, **config: Any) -> None:
+    """A random model whose tokens are bytes, the special ones of `TEMPLATE`, and ``more`` such."""
     from tokenizers import Tokenizer as Raw
     from tokenizers import decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    directory = tmp_path_factory.mktemp("tiny")
-    special = ["<unk>", "<s>", "</s>", "<|system|>", "<|user|>", "<|assistant|>"]
+    special = ["<unk>", "<s>", "</s>", "<|system|>", "<|user|>", "<|assistant|>", *more]
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocab = {piece: index for index, piece in enumerate([*special, *letters])}
     raw = Raw(models.BPE(vocab=vocab, merges=[], unk_token="<unk>"))
@@ -169,10 +175,9 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     raw.decoder = decoders.ByteLevel()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, eos_token="</s>", unk_token="<unk>")
     tokenizer.add_special_tokens({"additional_special_tokens": special[3:]})
-    tokenizer.chat_template = TEMPLATE
+    tokenizer.chat_template = template
     tokenizer.save_pretrained(directory)
-    make_checkpoint("llama", directory, vocab_size=len(vocab))
-    return directory
+    make_checkpoint("llama", directory, vocab_size=len(vocab), **config)
 
 
 @pytest.fixture(scope="session")
