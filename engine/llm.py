@@ -168,7 +168,7 @@ class LLM:
         graphs = None
         if torch_device.type == "cuda" and cuda_graphs and attention == "auto":
             graphs = DecodeGraphs(decoder, cache, CudaRecorder())
-        grammars = Grammars(self.tokenizer) if self.tokenizer else None
+        grammars = Grammars(self.tokenizer, checkpoint.vocab_size) if self.tokenizer else None
         self.runner = ModelRunner(
             decoder, cache, backend, graphs=graphs, grammars=grammars, seed=seed
         )

@@ -43,9 +43,13 @@ _stack_size = threading.Lock()
 
 
 class Grammars:
-    """Compiled grammars for one tokenizer, the latest used of them kept. Any thread may ask."""
+    """Compiled grammars for one tokenizer, the latest used of them kept. Any thread may ask.
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    ``vocab_size`` is the model's. Token ids that only one of the two has are in no grammar.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, vocab_size: int) -> None:
+        self.vocab_size = min(vocab_size, tokenizer.vocab_size)
         self.eos_ids = tokenizer.eos_ids
         self._text = tokenizer
         self._vocabulary: _Vocabulary | None = None  # made with the first grammar: 0.2 s
@@ -80,11 +84,6 @@ class Grammars:
         silent = self._text.special_ids.union(self.eos_ids)
         return [token for token in ends if token in silent and 0 <= token < self.vocab_size]
 
-    @property
-    def vocab_size(self) -> int:
-        """Token ids beyond it, with which some models pad theirs, are in no grammar."""
-        return self._text.vocab_size
-
     def _get(self, grammar: Grammar) -> LLMatcher:
         found = self._find(grammar)
         if found is None:
@@ -109,7 +108,7 @@ class Grammars:
                 f"the {_NAMES[kind]} has {len(source)} characters; it may have {LONGEST[kind]}"
             )
         if self._vocabulary is None:
-            self._vocabulary = _Vocabulary(self._text)
+            self._vocabulary = _Vocabulary(self._text, self.vocab_size)
         matcher = LLMatcher(
             self._vocabulary.tokenizer, _serialized(grammar), log_level=0, limits=_limits(kind)
         )
@@ -165,12 +164,12 @@ class _Vocabulary:
     would cut it.
     """
 
-    def __init__(self, text: Tokenizer) -> None:
+    def __init__(self, text: Tokenizer, size: int) -> None:
         self._text = text
         special = sorted(text.special_ids.union(text.eos_ids))
         self.tokens: Sequence[bytes] = [
             text.token_text(token).encode() if token in special else text.token_bytes(token)
-            for token in range(text.vocab_size)
+            for token in range(size)
         ]
         self.eos_ids = [token for token in text.eos_ids if token < len(self.tokens)]
         self.eos_token_id = self.eos_ids[0] if self.eos_ids else None
@@ -188,7 +187,9 @@ class _Vocabulary:
         # Of a long forced text only the next token is used.
         forced = text[:_FORCED].decode(errors="ignore")
         ids = self._text.encode_within(forced)
-        return ids if ids or self._own is None else self._own.greedy_tokenize(forced)
+        if ids and max(ids) < len(self.tokens):
+            return ids
+        return self._own.greedy_tokenize(forced) if self._own else []
 
 
 _FORCED = 256

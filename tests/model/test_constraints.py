@@ -45,7 +45,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def compiled(checkpoint: Path) -> Grammars:
-    return Grammars(Tokenizer(checkpoint))
+    return Grammars(Tokenizer(checkpoint), VOCAB)
 
 
 def request(text: str = "", grammar: Grammar | None = REGEX, **settings: Any) -> Request:
@@ -185,10 +185,10 @@ def make(checkpoint: Path, **settings: Any) -> LLM:
 SCHEMAS: list[dict[str, Any]] = [
     {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]},
     {"type": "array", "items": {"type": "boolean"}, "maxItems": 4},
-    {"enum": ["red", "green", 7, None, {"x": [1]}]},
+    {"enum": ["red", "green", 7, None, {"x": [1]}, 20_000_000_000]},
     {"type": "string", "maxLength": 6},
     {"type": "string", "pattern": "^[a-f]{1,3}-é$"},
-    {"type": "number", "minimum": -1.5, "maximum": 99},
+    {"type": ["number", "null"], "minimum": -1.5, "maximum": 20_000_000_000},
     {"anyOf": [{"type": "null"}, {"type": "integer", "minimum": 10, "maximum": 12}]},
     {"type": "string", "format": "date"},
     {
@@ -242,6 +242,16 @@ def test_every_answer_that_is_not_cut_is_json_of_its_schema(
     if answer.finish_reason == "stop":
         assert answer.token_ids[-1] == EOS
         jsonschema_rs.validator_for(schema).validate(json.loads(answer.text))
+
+
+def test_json_has_no_endless_blanks(llm: LLM):
+    """Not even of a model that would write nothing else."""
+    blanks = dict.fromkeys(llm.tokenizer.encode_within(" \n\t\r"), 100.0)  # pyright: ignore
+    grammar = Grammar.json({"type": "array", "items": {"enum": [1]}, "maxItems": 2})
+    params = SamplingParams(temperature=0, max_tokens=300, logit_bias=blanks, grammar=grammar)
+    [answer] = llm.generate("hello", params)
+    assert answer.finish_reason == "stop" and json.loads(answer.text) in ([], [1], [1, 1])
+    assert re.search(r"\s", answer.text)
 
 
 @PATIENT
@@ -411,8 +421,18 @@ def test_text_comes_out_to_the_letter_with_each_kind_of_tokenizer(kind: str, tmp
         assert answer.token_ids[:-1] == ids or not ids  # cut as the tokenizer cuts it
 
 
+def test_tokens_that_the_model_does_not_have_are_in_no_grammar(tmp_path: Path):
+    """A model of 200 tokens with a tokenizer of more: "true" is a token that it cannot say."""
+    make_checkpoint("llama", tmp_path, vocab_size=200)
+    llm = make(save_byte_level(tmp_path))
+    assert llm.tokenizer and max(llm.tokenizer.encode_within("true")) > 200
+    for grammar in (Grammar.choice(["true"]), Grammar("regex", "tr(ue)")):
+        [answer] = llm.generate("hello", SamplingParams(max_tokens=9, grammar=grammar))
+        assert (answer.text, answer.finish_reason) == ("true", "stop")
+
+
 def test_a_tokenizer_whose_tokens_are_no_bytes_is_refused_by_name(tmp_path: Path):
-    refusing = Grammars(Tokenizer(save_word_piece(tmp_path)))
+    refusing = Grammars(Tokenizer(save_word_piece(tmp_path)), VOCAB)
     with pytest.raises(RequestRefused, match=r"\(WordPiece\) has tokens that are no runs of bytes"):
         refusing.check(SamplingParams(grammar=REGEX))
     refusing.check(SamplingParams())
@@ -423,7 +443,7 @@ def test_a_model_without_an_end_of_sequence_needs_a_stop_token(tmp_path: Path):
     settings = json.loads((tmp_path / "tokenizer_config.json").read_text())
     del settings["eos_token"]
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
-    endless = Grammars(Tokenizer(tmp_path))
+    endless = Grammars(Tokenizer(tmp_path), VOCAB)
     with pytest.raises(RequestRefused, match="names no end-of-sequence token"):
         endless.check(SamplingParams(grammar=REGEX, stop_token_ids=(50,)))
     endless.check(SamplingParams(grammar=REGEX, stop_token_ids=(1,)))
@@ -489,7 +509,7 @@ from minisgl_tui.engine.sampling import Grammar, SamplingParams
 from minisgl_tui.engine.tokenizer import Tokenizer
 source = '{source}'
 assert 16_000 < len(source) <= 1 << 16, len(source)
-grammars = Grammars(Tokenizer(Path({str(checkpoint)!r})))
+grammars = Grammars(Tokenizer(Path({str(checkpoint)!r})), 320)
 try:
     grammars.check(SamplingParams(grammar=Grammar('lark', source)))
 except RequestRefused as error:
