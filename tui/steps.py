@@ -2,7 +2,7 @@
 
 `StepSeries` is about all steps that are known, whichever of them the screens look at. For strips
 that show many steps in a column it keeps pyramids: at level ``j`` one entry stands for 2ʲ steps, so
-that a column costs the same whatever it covers. A step takes about 110 bytes.
+that a column costs the same whatever it covers. A step takes about 90 bytes.
 """
 
 from array import array
@@ -23,13 +23,14 @@ _TOTALS: dict[str, Callable[[Statistics], int]] = {
     "prefill": lambda stats: stats.prefill_tokens,
     "decode": lambda stats: stats.decode_tokens,
     "sampled": lambda stats: stats.sampled_tokens,
-    "prompt": lambda stats: stats.prompt_tokens,  # of requests admitted, and how many were cached
     "hit": lambda stats: stats.cached_tokens,
     "finished": lambda stats: sum(stats.finished.values()),
     "preempted": lambda stats: stats.preemptions,
     "evicted": lambda stats: stats.evicted_blocks,
     "failed": lambda stats: stats.failed_steps,
 }
+_SHORT = frozenset(("finished", "preempted", "failed"))  # two bytes do; more are said to be as many
+_SHORT_MOST = (1 << 16) - 1
 # What there is after a step: requests, then blocks.
 _GAUGES: dict[str, Callable[[EngineState], int]] = {
     "waiting": lambda state: len(state.waiting),
@@ -58,9 +59,10 @@ class StepSeries:
 
     def __init__(self, start: EngineState) -> None:
         self.first = start.step + 1
-        self._counts = {name: array("I") for name in (*_TOTALS, *_GAUGES)}
+        names = (*_TOTALS, *_GAUGES)
+        self._counts = {name: array("H" if name in _SHORT else "I") for name in names}
         self._times = {name: array("f") for name in ("seconds", *PARTS, *_MEANS)}
-        self._pyramid = Pyramid()
+        self._pyramid = Pyramid(self._counts["prefill"], self._counts["decode"])
         self._length = 0
         self._look(start.stats)
 
@@ -95,7 +97,8 @@ class StepSeries:
             self._look(state.stats)
             return
         for name, total in _TOTALS.items():
-            self._counts[name][at] += total(state.stats) - self._totals[name]
+            count = self._counts[name][at] + total(state.stats) - self._totals[name]
+            self._counts[name][at] = min(count, _SHORT_MOST) if name in _SHORT else count
         for name, gauge in _GAUGES.items():
             self._counts[name][at] = gauge(state)
         for name in _MEANS:
@@ -106,13 +109,12 @@ class StepSeries:
                 self._times[part][at] = record.timings.get(part, NO_TIME)
         self._look(state.stats)
         marks = sum(bit for name, bit in _MARKS if self._counts[name][at])
-        column = Column(self._counts["prefill"][at], self._counts["decode"][at], marks)
-        self._pyramid.put(at, column)
+        self._pyramid.put(at, marks)
 
     def mark(self, step: int, bit: int) -> None:
         """Add a mark to a step that is known."""
         if self.first <= step <= self.last:
-            self._pyramid.put(step - self.first, Column(0, 0, bit))
+            self._pyramid.put(step - self.first, bit)
 
     def _grow(self) -> None:
         self._length += 1
@@ -120,7 +122,7 @@ class StepSeries:
             counts.append(0)
         for times in self._times.values():
             times.append(NO_TIME)
-        self._pyramid.put(self._length - 1, Column(0, 0, 0))
+        self._pyramid.put(self._length - 1, 0)
 
     def _look(self, stats: Statistics) -> None:
         """Remember the totals, to know what the next record adds."""
@@ -141,10 +143,10 @@ def _sum_and_count(stats: Statistics, name: str) -> tuple[float, int]:
 
 class Pyramid:
     """Columns of 1, 2, 4, … steps, up to one column of all: entry ``i`` of a level sums up ``2i``
-    and ``2i + 1`` of the level below."""
+    and ``2i + 1`` of the level below. The lowest is made of the series themselves."""
 
-    def __init__(self) -> None:
-        self._levels = [_Level()]
+    def __init__(self, prefill: "array[int]", decode: "array[int]") -> None:
+        self._levels = [_Level(prefill, decode)]
 
     def at(self, number: int, level: int) -> Column | None:
         top = len(self._levels) - 1
@@ -154,14 +156,19 @@ class Pyramid:
             return None
         return self._levels[level].entry(number)
 
-    def put(self, number: int, column: Column) -> None:
-        """Raise entry ``number`` of the lowest level to ``column``; it may be the next new one."""
-        for level in self._levels:
-            level.put(number, column)
+    def put(self, number: int, marks: int) -> None:
+        """Entry ``number`` of the series, perhaps a new one, is as it is now, and has ``marks``."""
+        lowest = self._levels[0]
+        if number == len(lowest.marks):
+            lowest.marks.append(0)
+        lowest.marks[number] |= marks
+        column = lowest.entry(number)
+        for level in self._levels[1:]:
             number >>= 1
+            level.put(number, column)
         top = self._levels[-1]
         if len(top.marks) > 1:
-            higher = _Level()
+            higher = _Level(array("I"), array("I"))
             for entry in range(len(top.marks)):
                 higher.put(0, top.entry(entry))
             self._levels.append(higher)
@@ -170,9 +177,9 @@ class Pyramid:
 class _Level:
     """Columns side by side."""
 
-    def __init__(self) -> None:
-        self.prefill = array("I")
-        self.decode = array("I")
+    def __init__(self, prefill: "array[int]", decode: "array[int]") -> None:
+        self.prefill = prefill
+        self.decode = decode
         self.marks = bytearray()
 
     def entry(self, number: int) -> Column:
