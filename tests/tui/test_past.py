@@ -211,6 +211,25 @@ def test_spans_say_of_every_step_what_each_request_did(seed: int) -> None:
                 assert id in seen
 
 
+def test_a_request_that_runs_and_is_not_in_the_step_had_no_turn() -> None:
+    spans = Spans(EngineState(config_of(0)))
+    spans.apply(StepRecord(seq=0, step=0, events=[ev.Submitted(7, [1, 2], SamplingParams())]))
+    began = [ev.StepBegan(step, 7, 0, 1, 9, 0) for step in range(7)]
+    steps: list[list[ev.AnyEvent]] = [
+        [began[1], ev.Scheduled(7, 0, 1, 1, 2)],
+        [began[2], ev.Starved(7, "no_budget", 1)],
+        [began[3], ev.Scheduled(7, 1, 1, 2, 2)],
+        [began[4], ev.Decoding([7])],
+        [began[5]],
+        [began[6], ev.Decoding([7])],
+    ]
+    for step, events in enumerate(steps, 1):
+        spans.apply(StepRecord(seq=step, step=step, events=events))
+    (life,) = spans.between(1, 6)
+    kinds = [span.kind for span in life.spans(1, 6)]
+    assert kinds == [PREFILL, IDLE, PREFILL, DECODE, IDLE, DECODE]
+
+
 def test_the_requests_that_ended_first_are_forgotten_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spans_module, "KEEP", 10)
     spans = Spans(EngineState(config_of(0)))

@@ -258,6 +258,13 @@ def test_a_long_search_takes_turns(monkeypatch: pytest.MonkeyPatch) -> None:
         assert "searching back from step" in text
     assert turns == -(-store.recent.end // 7)
     assert view.items == 4
+    for _ in range(10):
+        session.engine.submit([1, 2], SamplingParams(max_tokens=1))
+    while True:
+        shown(view, store)
+        if not view.busy:
+            break
+    assert view.items == 14
 
 
 def test_enter_goes_to_the_node_or_to_its_block_when_it_is_gone() -> None:
