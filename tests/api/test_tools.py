@@ -37,7 +37,8 @@ TOOLS = [WEATHER, NOW]
 
 HERMES_TEMPLATE = """\
 {%- if tools %}<|system|>{% if messages[0].role == "system" %}{{ messages[0].content }}
-{% endif %}<tools>{% for tool in tools %}{{ "\n" + tool | tojson }}{% endfor %}{{ "\n" }}</tools>{% elif messages[0].role == "system" %}<|system|>{{ messages[0].content }}{% endif %}
+{% endif %}<tools>{% for tool in tools %}{{ "\n" + tool | tojson }}{% endfor %}{{ "\n" }}</tools>
+{%- elif messages[0].role == "system" %}<|system|>{{ messages[0].content }}{% endif %}
 {%- for message in messages %}
 {%- if message.role == "tool" %}<|user|><tool_response>{{ message.content }}</tool_response>
 {%- elif message.role != "system" %}<|{{ message.role }}|>{{ message.content }}
@@ -561,7 +562,10 @@ NAMED = {"type": "function", "function": {"name": "other"}}
         ({"messages": tool_message(role="function")}, "messages[3].role"),
         ({"messages": called(id=None)}, "messages[1].tool_calls[0].id"),
         ({"messages": called(type="custom")}, "messages[1].tool_calls[0].type"),
-        ({"messages": called(function={"name": "f"})}, "messages[1].tool_calls[0].function.arguments"),
+        (
+            {"messages": called(function={"name": "f"})},
+            "messages[1].tool_calls[0].function.arguments",
+        ),
         *[
             (
                 {"messages": called(function={"name": "f", "arguments": text})},
