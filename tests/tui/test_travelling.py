@@ -1,0 +1,162 @@
+"""The keys of time travel, on a running screen."""
+
+from pathlib import Path
+
+import pytest
+from minisgl_tui.engine import events as ev
+from minisgl_tui.tui.sources.recorded import RecordedSource
+
+from .pilot import MEDIUM, NARROW, Driver, running
+from .test_replay import record_toy
+
+
+async def stepped(on: Driver, count: int = 12) -> None:
+    await on.step(count)
+    assert on.store.follows
+
+
+@pytest.mark.parametrize("size", [NARROW, MEDIUM])
+async def test_steps_go_back_and_on_and_to_the_end_again(size: tuple[int, int]) -> None:
+    async with running(size) as on:
+        await stepped(on)
+        seen = on.store.state.digest()
+        await on.press("S", "S")
+        assert on.store.state.step == 10 and not on.store.follows
+        assert "of 12  paused +2" in on.lines()[0] and "◂ 10:" in on.lines()[0]
+        assert "go back and on" in on.text()
+        await on.press("s")
+        assert on.store.state.step == 11
+        await on.press("s")
+        assert on.store.follows and on.store.state.digest() == seen
+        await on.press("S", "L")
+        assert on.store.follows
+        await on.step(1)
+        assert on.store.state.step == 13
+
+
+async def test_events_go_back_and_on_one_by_one() -> None:
+    async with running() as on:
+        await stepped(on)
+        end = on.store.position
+        await on.press("E", "E")
+        assert on.store.position == on.store.past.before(on.store.past.before(end) or end)
+        await on.press("e", "e")
+        assert on.store.follows
+        await on.press("e")
+        assert any("s takes a step" in toast for toast in on.toasts())
+
+
+async def test_the_engine_runs_on_while_the_past_is_looked_at() -> None:
+    async with running() as on:
+        await on.step(3)
+        await on.press("S")
+        on.main.source.step(5)
+        await on.until(lambda: on.store.last_step == 8)
+        assert on.store.state.step == 2
+        await on.press("E")
+        assert "+" in on.lines()[0]
+
+
+async def test_it_stops_where_breakpoints_would_have_stopped_in_both_directions() -> None:
+    async with running() as on:
+        await stepped(on, 20)
+        past = on.store.past
+        finds = [
+            record.position(index)
+            for record in past.records()
+            for index, event in enumerate(record.events)
+            if isinstance(event, ev.Preempted)
+        ]
+        assert len(finds) > 1
+        on.main.source.add_breakpoint('ev == "preempted"')
+        await on.until(lambda: len(on.store.stops.breakpoints) == 1)
+        await on.press("C")
+        await on.until(lambda: on.store.position == finds[-1])
+        await on.press("C")
+        await on.until(lambda: on.store.position == finds[-2])
+        await on.press("c")
+        await on.until(lambda: on.store.position == finds[-1])
+        await on.press("c")
+        await on.until(lambda: on.store.follows)
+        await on.press("left_square_bracket")
+        found = on.store.past.event(on.store.position)
+        assert isinstance(found, ev.Preempted | ev.Evicted)
+
+
+async def test_x_explains_and_enter_goes_to_the_event_of_a_line() -> None:
+    async with running(MEDIUM) as on:
+        await stepped(on)
+        await on.press(":", *"why req 0", "enter")
+        assert on.store.question is not None and on.main.active == 5
+        assert "why #0 was so at" in on.text()
+        quoted = [cause.position for cause in on.store.question.causes]
+        place = next(i for i, position in enumerate(quoted) if position is not None)
+        for _ in range(40):
+            if on.main.pane.view.place(on.main.pane.cursor) == quoted[place]:
+                break
+            await on.press("j")
+        await on.press("enter")
+        assert on.store.position == quoted[place]
+        await on.press("escape", "escape")
+        assert on.store.question is None and "── step" in on.text()
+
+
+async def test_the_next_change_of_what_is_selected() -> None:
+    async with running() as on:
+        await stepped(on, 20)
+        await on.press(":", *"select block 3", "enter")
+        await on.press("comma")
+        assert on.store.position == on.store.chronicle.before("block", 3, on.store.past.end)
+        before = on.store.position
+        await on.press("comma", "full_stop")
+        assert on.store.position == before
+
+
+async def test_marks_lead_back_and_differences_are_shown() -> None:
+    async with running(MEDIUM) as on:
+        await on.step(4)
+        await on.press("m")
+        marked = on.store.position
+        await on.step(6)
+        await on.press("d")
+        assert "step 4 → 10" in on.text()
+        await on.press("escape", "apostrophe")
+        assert on.store.position == marked
+        await on.press("apostrophe")
+        assert on.store.follows
+
+
+async def test_goto_takes_every_form_and_says_what_is_none() -> None:
+    async with running(MEDIUM) as on:
+        await stepped(on)
+        await on.press(":", *"goto 5", "enter")
+        assert on.store.position == on.store.past.end_of_step(5)
+        await on.press(":", *"goto req 0 first-token", "enter")
+        assert isinstance(on.store.past.event(on.store.position), ev.Sampled)
+        await on.press(":", *"goto 99", "enter")
+        assert "there is no step 99" in on.text()
+
+
+async def test_the_past_is_played_up_to_the_end() -> None:
+    async with running() as on:
+        await stepped(on)
+        await on.press(":", *"goto 3", "enter")
+        await on.press(":", *"rate max", "enter")
+        await on.press("space")
+        await on.until(lambda: on.store.follows)
+        assert on.store.state.step == 12
+
+
+async def test_a_recording_is_gone_through_in_both_directions(tmp_path: Path) -> None:
+    live = record_toy(tmp_path / "run.mtrace")
+    async with running(MEDIUM, RecordedSource(tmp_path / "run.mtrace")) as on:
+        await on.until(lambda: len(on.store.state.waiting) == 4)
+        await on.press(":", *"goto 50%", "enter")
+        middle = on.store.position
+        assert on.store.state.digest() == live.past.state_at(middle).digest()
+        await on.until(lambda: on.store.newest >= middle)
+        await on.press("S")
+        assert on.store.position == live.past.step_before(middle)
+        await on.press("L")
+        assert on.store.position == live.past.end
+        assert on.store.state.digest() == live.now.digest()
