@@ -287,8 +287,8 @@ class MainScreen(Travelling):
             return f"this is the lowest speed: {rate_text(RATES[0])}"
         if name == "faster" and self.rate is None:
             return "this is the highest speed: no pause between steps"
-        open = self.zoomed or self._filtered or store.question
-        if name == "clear" and store.selected is None and not open:
+        unfolded = self.zoomed or self._filtered or store.question
+        if name == "clear" and store.selected is None and not unfolded:
             return "nothing is selected"
         if name == "select" and self.pane.target is None and self._place is None:
             return "there is nothing to select on this line"

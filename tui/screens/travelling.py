@@ -51,7 +51,11 @@ class Travelling(Commanding):
         if position is None:
             self.notify(otherwise, severity="warning", timeout=3)
             return
-        self.store.look_at(position)
+        try:
+            self.store.look_at(position)
+        except UserError as error:  # a damaged recording
+            self.notify(str(error), severity="error")
+            return
         if position > self.store.newest:  # a recording is read up to there, for all that indexes it
             self.source.until(f"step >= {position.step}")
         self.sync()
@@ -88,9 +92,6 @@ class Travelling(Commanding):
         """To the end: of a live run to follow it, of a recording to its last event."""
         self.stay()
         self.go(self.store.past.end)
-
-    def action_start(self) -> None:
-        self._stepped(lambda _: self.store.past.start, "")
 
     def action_change(self, by: int) -> None:
         """To the next event that touched what is selected or under the cursor, or the last one."""

@@ -1,8 +1,7 @@
 """An engine in this process: one worker thread loads the model, owns the engine and steps it."""
 
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 from ...engine.debugger import Arrival, Debugger
@@ -10,10 +9,8 @@ from ...engine.engine import Engine
 from ...engine.errors import UserError
 from ...engine.sampling import SamplingParams
 from ...engine.trace import Model, RecordTo, Speller, new_header
-from ..crash import write_log
 from .base import (
     Encoder,
-    Failed,
     ModelInfo,
     Progress,
     Ready,
@@ -21,6 +18,7 @@ from .base import (
     Rejected,
     Sink,
 )
+from .debugged import Debugged
 from .reporter import Reporter
 
 ReportProgress = Callable[[str, float | None], None]
@@ -46,12 +44,14 @@ class _Left(BaseException):
     for a fault and carry on."""
 
 
-class LocalSource:
+class LocalSource(Debugged):
     """Runs ``open_session``, submits the first requests, then obeys the switches until closed.
 
     ``params`` is how prompts typed at the screen are sampled. With ``record_to`` everything is
     recorded too.
     """
+
+    thread_name = "engine"  # no daemon: nobody may pull the rug from under a forward pass
 
     def __init__(
         self,
@@ -59,34 +59,13 @@ class LocalSource:
         params: SamplingParams | None = None,
         record_to: RecordTo | None = None,
     ) -> None:
+        super().__init__()
         self._open = open_session
         self._record_to = record_to
         self._params = params or SamplingParams()
         self._session: Session | None = None
-        self._debugger: Debugger | None = None
-        self._sink: Sink | None = None
-        self._thread: threading.Thread | None = None
-        self._closed = False
-
-    def start(self, sink: Sink) -> None:
-        self._sink = sink
-        # Not a daemon: the interpreter must not pull the rug from under a forward pass.
-        self._thread = threading.Thread(target=self._work, name="engine")
-        self._thread.start()
 
     # --- switches --------------------------------------------------------------------------------
-
-    def step(self, count: int = 1) -> None:
-        if self._debugger:
-            self._debugger.step(count)
-
-    def play(self, rate: float | None = None) -> None:
-        if self._debugger:
-            self._debugger.play(rate)
-
-    def pause(self) -> None:
-        if self._debugger:
-            self._debugger.pause()
 
     def submit(self, text: str) -> None:
         if self._debugger and self._session and self._sink:
@@ -104,48 +83,11 @@ class LocalSource:
         if self._debugger:
             self._debugger.abort(request)
 
-    def until(self, condition: str, rate: float | None = None) -> None:
-        if self._debugger:
-            self._debugger.until(condition, rate)
-
-    def add_breakpoint(self, condition: str, ignore: int = 0, log_only: bool = False) -> int:
-        if not self._debugger:
-            raise UserError("the engine is still loading; set the breakpoint when it is there")
-        return self._debugger.add_breakpoint(condition, ignore=ignore, log_only=log_only)
-
-    def remove_breakpoint(self, id: int) -> None:
-        if self._debugger:
-            self._debugger.remove(id)
-
-    def enable_breakpoint(self, id: int, on: bool) -> None:
-        if self._debugger:
-            (self._debugger.enable if on else self._debugger.disable)(id)
-
-    def close(self) -> None:
-        self._closed = True
-        if self._debugger:
-            self._debugger.close()
-
-    def wait(self, seconds: float | None) -> bool:
-        if self._thread:
-            self._thread.join(seconds)
-            return not self._thread.is_alive()
-        return True
-
     # --- the worker's thread ---------------------------------------------------------------------
 
     def _work(self) -> None:
-        sink = self._sink
-        assert sink is not None
-        try:
-            self._run(sink)
-        except _Left:
-            pass
-        except UserError as error:
-            sink.put(Failed(str(error)))
-        except Exception as error:
-            text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-            sink.put(Failed(text, write_log(error)))
+        with suppress(_Left):
+            super()._work()
 
     def _run(self, sink: Sink) -> None:
         def report(stage: str, fraction: float | None = None) -> None:

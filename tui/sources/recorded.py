@@ -5,7 +5,6 @@ they do on an engine. The texts of tokens are in the recording.
 """
 
 import codecs
-import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -14,8 +13,8 @@ from ...engine.errors import UserError
 from ...engine.playback import ONLY_PLAYED, Playback
 from ...engine.trace import Header, Piece
 from ...engine.trace_file import Trace
-from ..crash import write_log
-from .base import Detokenizer, Failed, ModelInfo, Progress, Ready, Recording, Rejected, Sink
+from .base import Detokenizer, ModelInfo, Progress, Ready, Recording, Rejected, Sink
+from .debugged import Debugged
 from .reporter import Reporter
 
 _TAIL = 8  # tokens of a prompt that may hold the first bytes of a character
@@ -79,37 +78,20 @@ def ready(trace: Trace) -> Ready:
     )
 
 
-class RecordedSource:
+class RecordedSource(Debugged):
     """Opens the recording at ``path``, then obeys the switches until closed."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._debugger: Debugger | None = None
-        self._sink: Sink | None = None
-        self._thread: threading.Thread | None = None
-        self._closed = False
+    thread_name = "replay"
+    daemon = True
 
-    def start(self, sink: Sink) -> None:
-        self._sink = sink
-        self._thread = threading.Thread(target=self._work, name="replay", daemon=True)
-        self._thread.start()
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._path = path
 
     # --- switches --------------------------------------------------------------------------------
 
     def why_not(self, verb: str) -> str:
         return ONLY_PLAYED if verb in ("submit", "abort") else ""
-
-    def step(self, count: int = 1) -> None:
-        if self._debugger:
-            self._debugger.step(count)
-
-    def play(self, rate: float | None = None) -> None:
-        if self._debugger:
-            self._debugger.play(rate)
-
-    def pause(self) -> None:
-        if self._debugger:
-            self._debugger.pause()
 
     def submit(self, text: str) -> None:
         raise UserError(ONLY_PLAYED)
@@ -117,46 +99,7 @@ class RecordedSource:
     def abort(self, request: int) -> None:
         raise UserError(ONLY_PLAYED)
 
-    def until(self, condition: str, rate: float | None = None) -> None:
-        if self._debugger:
-            self._debugger.until(condition, rate)
-
-    def add_breakpoint(self, condition: str, ignore: int = 0, log_only: bool = False) -> int:
-        if not self._debugger:
-            raise UserError("the recording is still being opened; set the breakpoint after that")
-        return self._debugger.add_breakpoint(condition, ignore=ignore, log_only=log_only)
-
-    def remove_breakpoint(self, id: int) -> None:
-        if self._debugger:
-            self._debugger.remove(id)
-
-    def enable_breakpoint(self, id: int, on: bool) -> None:
-        if self._debugger:
-            (self._debugger.enable if on else self._debugger.disable)(id)
-
-    def close(self) -> None:
-        self._closed = True
-        if self._debugger:
-            self._debugger.close()
-
-    def wait(self, seconds: float | None) -> bool:
-        if self._thread:
-            self._thread.join(seconds)
-            return not self._thread.is_alive()
-        return True
-
     # --- the thread ------------------------------------------------------------------------------
-
-    def _work(self) -> None:
-        sink = self._sink
-        assert sink is not None
-        try:
-            self._run(sink)
-        except UserError as error:
-            sink.put(Failed(str(error)))
-        except Exception as error:
-            text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-            sink.put(Failed(text, write_log(error)))
 
     def _run(self, sink: Sink) -> None:
         stage = f"opening {self._path.name}"
