@@ -51,17 +51,16 @@ def peak():
     return int(text.split("VmHWM:")[1].split()[0]) * 1024
 Tokenizer(Path(sys.argv[1]))  # imported before, as its code is no part of the model
 before = peak()
-llm = LLM(sys.argv[1], dtype="bfloat16", device="cpu")
+llm = LLM(sys.argv[1], dtype="bfloat16", device="cpu", num_blocks=256)
 llm.generate([[7] * 400] * 4, SamplingParams(temperature=0, max_tokens=4))
-pool = (*llm.runner.cache.keys, *llm.runner.cache.values)
-used = sum(tensor.nbytes for tensor in pool) * 112 / llm.engine.config.num_blocks
-print((peak() - before - used) / llm.model_info.weight_bytes)
+pool = sum(tensor.nbytes for tensor in (*llm.runner.cache.keys, *llm.runner.cache.values))
+print((peak() - before - pool) / llm.model_info.weight_bytes)
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
-def test_the_default_model_starts_and_answers_in_little_more_than_its_weights(smollm: Path):
-    """Untouched blocks of the pool take no memory; 4 prompts of 404 tokens use at most 112."""
+def test_the_default_model_takes_little_more_than_its_weights_and_the_pool(smollm: Path):
+    """The packed output layer is the larger part of what comes on top: 0.2 of the weights."""
     done = subprocess.run(
         [sys.executable, "-c", WHOLE, str(smollm)], capture_output=True, text=True, check=True
     )
