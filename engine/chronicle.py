@@ -41,7 +41,7 @@ class _Evictions(NamedTuple):
 
 
 class Chronicle:
-    """An index over records given to `add` in order; ``start`` is the state before the first.
+    """An index over records given to `apply` in order; ``start`` is the state before the first.
 
     >>> chronicle.before("block", 812, here)      # its last change, or None
     Position(step=118, event=3)
@@ -61,8 +61,8 @@ class Chronicle:
             self._enter(node.id, node.parent, node.tokens, node.salt)
             stack += node.children
 
-    def add(self, record: ev.StepRecord) -> None:
-        """Take in one record."""
+    def apply(self, record: ev.StepRecord, state: EngineState) -> None:
+        """Take in one record, which ``state`` includes."""
         for index, event in enumerate(record.events):
             at = _pack(record.position(index))
             for kind, ids in touched(event):

@@ -8,6 +8,7 @@ from bisect import bisect_right
 from typing import NamedTuple
 
 from ..engine import events as ev
+from ..engine.state import EngineState
 
 KEEP = 200_000  # events …
 KEEP_IDS = 8_000_000  # … with no more request ids and tokens in them than this, 64 MB
@@ -51,7 +52,7 @@ class Recent:
         inside = at.event - record.first + 1 if at.step == record.step else len(record.events)
         return self._starts[i] + min(inside, len(record.events))
 
-    def apply(self, record: ev.StepRecord) -> None:
+    def apply(self, record: ev.StepRecord, state: EngineState) -> None:
         """Take in one record."""
         if not record.events:
             return

@@ -100,7 +100,7 @@ class Spans:
         those = self._arrived[:coming]
         return [life for life in those if life.ended is None or _end(life) >= first]
 
-    def apply(self, record: ev.StepRecord) -> None:
+    def apply(self, record: ev.StepRecord, state: EngineState) -> None:
         """Take in one record."""
         step = record.step
         decoding: list[int] = []

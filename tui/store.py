@@ -8,9 +8,7 @@ what comes in, until `look_at` goes elsewhere: then records are still taken in, 
 follows them.
 """
 
-from collections import deque
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from ..engine import events as ev
 from ..engine.chronicle import Chronicle
@@ -23,27 +21,25 @@ from ..engine.state import EngineState
 from .causes import Cause, Record, why
 from .cells import CellMap
 from .decoding import Texts
-from .explain import Note, explain
 from .recent import Recent
 from .sampled import SampledSteps
 from .selection import NOTHING, Links, Target, resolve
 from .sources.base import Codec, ModeChanged, ModelInfo, Recording
 from .spans import Spans
+from .step_notes import LatestNotes, notes_until
 from .steps import StepSeries
 from .stops import Stops
 from .watches import Watches
 from .weights import Weights
 
-KEEP_STEPS = 300  # steps whose notes can be scrolled back to
-KEEP_STEPS_BACK = 40  # the same where they have to be read from the record first
 
+class Follower(Protocol):
+    """An index over the run: hears every record once, in order, and forgets by itself what is too
+    old to be kept."""
 
-@dataclass(slots=True)
-class StepNotes:
-    """The decisions of one step, in order. ``version`` tells whether any were added."""
-
-    step: int
-    notes: list[Note] = field(default_factory=list)
+    def apply(self, record: ev.StepRecord, state: EngineState) -> None:
+        """Take in one record, which ``state`` includes."""
+        ...
 
 
 class Question(NamedTuple):
@@ -88,12 +84,22 @@ class Store:
         self.recent = Recent()
         self.lints = Lints()
         self.texts = Texts(codec)
-        self._latest: deque[StepNotes] = deque([StepNotes(0)], maxlen=KEEP_STEPS)
-        self.history = self._latest
+        self._latest = LatestNotes()
+        self.history = self._latest.steps
         self._looked_at: Position | None = None  # None: the end, wherever that moves
         self.stops = Stops()
         self.watches = Watches()
         self.sampled = SampledSteps()
+        self._followers: tuple[Follower, ...] = (
+            self.chronicle,
+            self.steps,
+            self.spans,
+            self.recent,
+            self.lints,
+            self.watches,
+            self.sampled,
+            self._latest,
+        )
         self.mode = Mode.PAUSED
         self.rate: float | None = None
         self.idle = True
@@ -116,15 +122,9 @@ class Store:
         if not self.replays:
             self.past.append(record, self.now)
         self._taken += 1
-        self.chronicle.add(record)
-        self.steps.apply(record, self.now)
-        self.spans.apply(record)
-        self.recent.apply(record)
-        self.lints.apply(record, self.now)
-        _note(self._latest, record)
+        for follower in self._followers:
+            follower.apply(record, self.now)
         self.idle = self.idle and not (self.now.waiting or self.now.running)
-        self.watches.note(self.now)
-        self.sampled.apply(record, self.now)
 
     def change_mode(self, message: ModeChanged) -> None:
         self.mode, self.rate, self.idle = message.mode, message.rate, message.idle
@@ -178,7 +178,7 @@ class Store:
             return
         state, cells = self._picture(position)
         self._looked_at, self.state, self.cells = position, state, cells
-        self.history = self._notes_until(position)
+        self.history = notes_until(self.past, position)
         self._look_anew()
 
     def follow(self) -> None:
@@ -186,7 +186,7 @@ class Store:
         if self.follows:
             return
         _, self.cells = self._picture(self.newest)
-        self._looked_at, self.state, self.history = None, self.now, self._latest
+        self._looked_at, self.state, self.history = None, self.now, self._latest.steps
         self._look_anew()
 
     def _look_anew(self) -> None:
@@ -207,20 +207,6 @@ class Store:
             else:
                 cells.apply(state, record)
         return state, cells
-
-    def _notes_until(self, position: Position) -> deque[StepNotes]:
-        """The decisions of the steps up to ``position``, from the record."""
-        past = self.past
-        found: deque[StepNotes] = deque(maxlen=KEEP_STEPS_BACK)
-        end = past.records_until(position)
-        for record in past.records(max(0, end - KEEP_STEPS_BACK), end):
-            if not found:
-                found.append(StepNotes(record.step))
-            reached = position.event - record.first + 1
-            if record.step == position.step and reached < len(record.events):
-                record.events = record.events[:reached]
-            _note(found, record)
-        return found or deque([StepNotes(0)])
 
     @property
     def weights(self) -> Weights:
@@ -248,11 +234,3 @@ class Store:
         """Cached share of all prompt tokens admitted so far, in percent."""
         stats = self.state.stats
         return 100 * stats.hit_rate if stats.prompt_tokens else None
-
-
-def _note(history: deque[StepNotes], record: ev.StepRecord) -> None:
-    """Add the decisions of ``record`` to the newest step of ``history``, or to a new one."""
-    if record.events and isinstance(record.events[0], ev.StepBegan):
-        history.appendleft(StepNotes(record.step))
-    notes = history[0].notes
-    notes.extend(note for note in map(explain, record.events) if note)

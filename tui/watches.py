@@ -9,6 +9,7 @@ from typing import TypeGuard
 
 from ..engine.conditions import Condition, parse
 from ..engine.errors import UserError
+from ..engine.events import StepRecord
 from ..engine.quantities import MISSING, QUANTITIES
 from ..engine.state import EngineState
 from .stops import Stops
@@ -79,7 +80,8 @@ class Watches:
         known = ", ".join(watch.text for watch in self.all) or "none"
         raise UserError(f"{text!r} is not watched; watched are: {known}")
 
-    def note(self, state: EngineState) -> None:
+    def apply(self, record: StepRecord, state: EngineState) -> None:
+        """Note every value after one record."""
         for watch in self.all:
             watch.note(state)
 

@@ -24,7 +24,7 @@ def indexed(load: Load, skip: int = 0) -> Chronicle:
         state.apply(record)
     chronicle = Chronicle(state)
     for record in load.records[skip:]:
-        chronicle.add(record)
+        chronicle.apply(record, state)
     return chronicle
 
 

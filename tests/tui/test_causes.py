@@ -26,7 +26,7 @@ class Recorded(Record):
         for record in records:
             state.apply(record)
             past.append(record, state)
-            chronicle.add(record)
+            chronicle.apply(record, state)
         super().__init__(past, chronicle)
         self.records, self.end = records, past.end
 

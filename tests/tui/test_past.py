@@ -53,6 +53,9 @@ def config_of(seed: int) -> EngineConfig:
     return EngineConfig(block_size=2, num_blocks=12, max_batch_tokens=7, seed=seed)
 
 
+NO_STATE = EngineState(config_of(0))  # for what looks at the records alone
+
+
 # --- numbers a step ------------------------------------------------------------------------------
 
 
@@ -158,7 +161,7 @@ def test_spans_say_of_every_step_what_each_request_did(seed: int) -> None:
     there: set[int] = set()
 
     def follow(record: StepRecord) -> None:
-        spans.apply(record)
+        spans.apply(record, NO_STATE)
         step = record.step
         if isinstance(record.events[0], ev.StepBegan):
             did_now = {id: IDLE if id in running else QUEUED for id in there}
@@ -213,7 +216,8 @@ def test_spans_say_of_every_step_what_each_request_did(seed: int) -> None:
 
 def test_a_request_that_runs_and_is_not_in_the_step_had_no_turn() -> None:
     spans = Spans(EngineState(config_of(0)))
-    spans.apply(StepRecord(seq=0, step=0, events=[ev.Submitted(7, [1, 2], SamplingParams())]))
+    submitted = ev.Submitted(7, [1, 2], SamplingParams())
+    spans.apply(StepRecord(seq=0, step=0, events=[submitted]), NO_STATE)
     began = [ev.StepBegan(step, 7, 0, 1, 9, 0) for step in range(7)]
     steps: list[list[ev.AnyEvent]] = [
         [began[1], ev.Scheduled(7, 0, 1, 1, 2)],
@@ -224,7 +228,7 @@ def test_a_request_that_runs_and_is_not_in_the_step_had_no_turn() -> None:
         [began[6], ev.Decoding([7])],
     ]
     for step, events in enumerate(steps, 1):
-        spans.apply(StepRecord(seq=step, step=step, events=events))
+        spans.apply(StepRecord(seq=step, step=step, events=events), NO_STATE)
     (life,) = spans.between(1, 6)
     kinds = [span.kind for span in life.spans(1, 6)]
     assert kinds == [PREFILL, IDLE, PREFILL, DECODE, IDLE, DECODE]
@@ -234,10 +238,10 @@ def test_the_requests_that_ended_first_are_forgotten_first(monkeypatch: pytest.M
     monkeypatch.setattr(spans_module, "KEEP", 10)
     spans = Spans(EngineState(config_of(0)))
     for id in range(30):
-        params = SamplingParams()
-        spans.apply(StepRecord(seq=id, step=id, events=[ev.Submitted(id, [1], params)]))
+        events: list[ev.AnyEvent] = [ev.Submitted(id, [1], SamplingParams())]
         if id != 3:
-            spans.apply(StepRecord(seq=id, step=id, events=[ev.Finished(id, "abort")]))
+            events.append(ev.Finished(id, "abort"))
+        spans.apply(StepRecord(seq=id, step=id, events=events), NO_STATE)
     kept = [life.id for life in spans.between(0, 99)]
     assert kept[0] == 3 and kept[-1] == 29 and len(kept) <= 12
 
@@ -249,7 +253,7 @@ def test_events_are_found_by_number_and_by_position() -> None:
     recent, wanted = Recent(), []
 
     def follow(record: StepRecord) -> None:
-        recent.apply(record)
+        recent.apply(record, NO_STATE)
         wanted.extend(Placed(record.position(i), e) for i, e in enumerate(record.events))
 
     random_run(1, follow)
@@ -266,7 +270,7 @@ def test_only_the_latest_events_are_kept(monkeypatch: pytest.MonkeyPatch) -> Non
     recent, numbers = Recent(), []
 
     def follow(record: StepRecord) -> None:
-        recent.apply(record)
+        recent.apply(record, NO_STATE)
         numbers.extend(record.position(i) for i in range(len(record.events)))
 
     random_run(2, follow, steps=400)
@@ -294,7 +298,7 @@ def test_every_kind_of_event_has_a_line() -> None:
 
 def test_a_filter_finds_what_took_part() -> None:
     recent = Recent()
-    random_run(3, recent.apply)
+    random_run(3, lambda record: recent.apply(record, NO_STATE))
     events = [recent[i] for i in range(recent.end)]
 
     def found(text: str) -> list[Placed]:

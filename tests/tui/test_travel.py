@@ -113,7 +113,7 @@ def test_decisions_of_the_past_end_where_one_looks() -> None:
     assert store.history[0].step == 7 and store.history[0].notes == []
     assert [notes.step for notes in store.history][:3] == [7, 6, 5]
     store.look_at(store.past.end_of_step(7))
-    known = next(n for n in store._latest if n.step == 7)
+    known = next(n for n in store._latest.steps if n.step == 7)
     assert store.history[0].notes == known.notes
 
 

@@ -4,8 +4,9 @@ from bisect import bisect_right
 from itertools import accumulate
 
 from ..selection import Target
+from ..step_notes import StepNotes
 from ..stops import Hit
-from ..store import StepNotes, Store
+from ..store import Store
 from ..text import Line, plural, wrap
 from .base import View, heading
 
