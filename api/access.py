@@ -26,7 +26,8 @@ def note(scope: Scope, **facts: object) -> None:
 
 
 class AccessLog:
-    """One line a request: ``POST /v1/completions 200  0.31 s  21 tokens in (16 cached), 32 out``.
+    """One line a request: ``POST /v1/completions 200  0.31 s  21 tokens in (16 cached), 32 out``,
+    then the id of the answer, by which its requests are found among the engine's events.
 
     Echoes the client's ``X-Request-Id``.
     """
@@ -67,6 +68,7 @@ def _write(scope: Scope, notes: dict[str, object], seconds: float) -> None:
             f"{notes['prompt_tokens']} tokens in ({notes.get('cached_tokens', 0)} cached), "
             f"{notes.get('completion_tokens', 0)} out"
         )
+        parts.append(str(notes["id"]))
     if ignored := notes.get("ignored"):
         parts.append(f"unknown fields: {ignored}")
     log.log(level, "  ".join(parts))

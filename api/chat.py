@@ -159,6 +159,7 @@ class ChatShape:
 
     def __init__(self, serving: Serving, asked: ChatRequest, job: Job, tools: Tools | None) -> None:
         self._heading = Heading("chatcmpl", serving.model)
+        self.id = self._heading.id
         self._tokenizer = serving.tokenizer
         self._logprobs = bool(asked.logprobs)
         self._no_usage = None if job.include_usage else UNSET

@@ -92,6 +92,7 @@ class CompletionShape:
 
     def __init__(self, serving: Serving, asked: CompletionRequest, job: Job) -> None:
         self._heading = Heading("cmpl", serving.model)
+        self.id = self._heading.id
         self._tokenizer = serving.tokenizer
         self._logprobs = asked.logprobs is not None
         self._has_ids = bool(asked.return_token_ids)

@@ -145,9 +145,15 @@ class EngineThread:
         self._thread.start()
 
     def generate(
-        self, prompts: Sequence[Prompt], n: int = 1, *, priority: int = 0, salt: str = ""
+        self,
+        prompts: Sequence[Prompt],
+        n: int = 1,
+        *,
+        priority: int = 0,
+        salt: str = "",
+        name: str = "",
     ) -> Generation:
-        """Hand over ``n`` requests for each prompt.
+        """Hand over ``n`` requests for each prompt, all under the ``name`` of their answer.
 
         Raises RequestRefused for a prompt that can never run, ApiError when there is no room.
         """
@@ -158,7 +164,8 @@ class EngineThread:
         generation = Generation(self, count)
         self._generations.add(generation)
         self.live += count
-        self.debugger.call(lambda: self._submit(generation, prompts, n, priority, salt))
+        options = {"priority": priority, "salt": salt, "name": name}
+        self.debugger.call(lambda: self._submit(generation, prompts, n, options))
         return generation
 
     def end(
@@ -264,13 +271,11 @@ class EngineThread:
             self._tell(self._ended)
 
     def _submit(
-        self, generation: Generation, prompts: Sequence[Prompt], n: int, priority: int, salt: str
+        self, generation: Generation, prompts: Sequence[Prompt], n: int, options: dict[str, Any]
     ) -> None:
         try:
             for prompt in prompts:
-                requests = self.engine.submit_samples(
-                    prompt.tokens, prompt.params, n, priority=priority, salt=salt
-                )
+                requests = self.engine.submit_samples(prompt.tokens, prompt.params, n, **options)
                 for request in requests:
                     self._routes[request.id] = (generation, len(generation.requests))
                     generation.requests.append(request)

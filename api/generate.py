@@ -119,6 +119,11 @@ class Heading:
 class Shape(Protocol):
     """How an endpoint says it: whole, or as the objects of a stream."""
 
+    @property
+    def id(self) -> str:
+        """That of the answer, which its client sees."""
+        ...
+
     def opening(self, index: int) -> Sequence[msgspec.Struct]:
         """What is said before a choice's first piece."""
         ...
@@ -140,7 +145,9 @@ async def respond(
     """Run ``job`` and answer ``request``, as long as its client is there."""
     runner, params = serving.thread.engine.runner, job.prompts[0].params  # all have one grammar
     await check_grammar(runner, params, job.constrained_by)
-    generation = serving.thread.generate(job.prompts, job.n, priority=job.priority, salt=job.salt)
+    generation = serving.thread.generate(
+        job.prompts, job.n, priority=job.priority, salt=job.salt, name=shape.id
+    )
     answer = _Answer(serving, job, shape, generation)
 
     def end() -> None:
@@ -148,6 +155,7 @@ async def respond(
         usage = answer.usage()
         note(
             request.scope,
+            id=shape.id,
             prompt_tokens=usage.prompt_tokens,
             cached_tokens=usage.prompt_tokens_details.cached_tokens,
             completion_tokens=usage.completion_tokens,

@@ -140,13 +140,14 @@ class ResponseShape:
         params: SamplingParams,
         functions: Mapping[str, Function],
     ) -> None:
+        self.id = new_id("resp")
         self._tokenizer = serving.tokenizer
         self._logprobs = params.logprobs is not None
         self._block_size = serving.thread.engine.config.block_size
         text = asked.text or TextConfig()
         self._answer = Growing(
             ResponseObject(
-                id=new_id("resp"),
+                id=self.id,
                 created_at=int(time.time()),
                 status="in_progress",
                 model=serving.model,

@@ -62,14 +62,16 @@ class Engine:
         priority: int = 0,
         salt: str = "",
         timeout: float | None = None,
+        name: str = "",
     ) -> Request:
         """Queue a prompt. Raises `RequestRefused`, with the numbers, if it can never run.
 
         ``priority``: the lower, the sooner (for policies that look at it). ``salt``: prefixes are
         shared only among requests with the same one. ``timeout``: seconds until it is aborted.
+        ``name``: what the caller calls it; told to whoever watches, and of no effect.
         """
         return self.submit_samples(
-            prompt, params, 1, priority=priority, salt=salt, timeout=timeout
+            prompt, params, 1, priority=priority, salt=salt, timeout=timeout, name=name
         )[0]
 
     def submit_samples(
@@ -81,13 +83,14 @@ class Engine:
         priority: int = 0,
         salt: str = "",
         timeout: float | None = None,
+        name: str = "",
     ) -> list[Request]:
         """Queue ``n`` samples of one prompt. They share the prompt's full blocks, and each has a
         seed of its own. Refusal as in `submit`, of all together."""
         params = params or SamplingParams()
         self._check_ids(prompt, params)
         self.runner.check(params)
-        _check_options(n, priority, salt, timeout)
+        _check_options(n, priority, salt, timeout, name)
         group = self._next_id
         ends = frozenset(params.stop_token_ids)
         if not params.ignore_eos or params.grammar:
@@ -101,7 +104,14 @@ class Engine:
             if self.log.on:
                 self.log.add(
                     Submitted(
-                        request.id, list(prompt), request.params, priority, salt, group, timeout
+                        request.id,
+                        list(prompt),
+                        request.params,
+                        priority,
+                        salt,
+                        group,
+                        timeout,
+                        name,
                     )
                 )
         self._next_id += n
@@ -342,13 +352,15 @@ class Engine:
             self.log.close(self.clock())
 
 
-def _check_options(n: int, priority: int, salt: str, timeout: float | None) -> None:
+def _check_options(n: int, priority: int, salt: str, timeout: float | None, name: str) -> None:
     if type(n) is not int or n < 1:
         raise RequestRefused(f"n is {n!r}; it must be a whole number of at least 1")
     if type(priority) is not int:
         raise RequestRefused(f"priority is {priority!r}; it must be a whole number")
     if not isinstance(salt, str):
         raise RequestRefused(f"salt is {salt!r}; it must be a string")
+    if not isinstance(name, str):
+        raise RequestRefused(f"name is {name!r}; it must be a string")
     if timeout is not None and not (isinstance(timeout, int | float) and timeout > 0):
         raise RequestRefused(f"timeout is {timeout!r}; it must be a number of seconds above 0")
 

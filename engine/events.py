@@ -39,6 +39,7 @@ class Submitted(Event, frozen=True):
     salt: str = ""
     group: int = -1  # samples of one prompt share the id of the first
     timeout: float | None = None  # seconds
+    name: str = ""  # what its caller calls it, such as the id of a server's answer
 
 
 class Refused(Event, frozen=True):

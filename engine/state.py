@@ -54,6 +54,7 @@ class RequestState(msgspec.Struct):
     priority: int = 0
     salt: str = ""
     group: int = NOBODY  # samples of one prompt share the id of the first
+    name: str = ""  # what its caller calls it, such as the id of a server's answer
 
     @property
     def output(self) -> list[int]:
@@ -293,6 +294,7 @@ class EngineState:
             priority=e.priority,
             salt=e.salt,
             group=e.group,
+            name=e.name,
         )
         self.waiting.append(e.req)
 

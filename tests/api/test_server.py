@@ -6,11 +6,13 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
 from minisgl_tui.api.server import ServerSettings, banner, bind, is_loopback
 from minisgl_tui.engine.errors import UserError
+from minisgl_tui.engine.events import Submitted
 from minisgl_tui.tui.serve_command import model_name
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -106,8 +108,30 @@ def test_the_log_has_numbers_and_no_texts(tiny: Live, caplog: pytest.LogCaptureF
     assert first.startswith("POST /v1/completions 200")
     assert "8 tokens in (" in first and "cached), 3 out" in first
     assert "unknown fields: spelt_rong" in first
+    assert answer.json()["id"] in first
     assert "secret" not in first and answer.json()["choices"][0]["text"] not in first
     assert second.startswith("GET /nothing%0aPOST 404")
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (TEXT, {"prompt": [[5, 6], [7, 8]], "n": 2}),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "a"}]}),
+        ("/v1/responses", {"input": "a"}),
+    ],
+)
+def test_requests_bear_the_id_of_their_answer(tiny: Live, path: str, body: dict[str, Any]):
+    heard: list[Submitted] = []
+    stop = tiny.engine.log.listen(
+        lambda record: heard.extend(e for e in record.events if isinstance(e, Submitted))
+    )
+    limit = "max_output_tokens" if "input" in body else "max_tokens"
+    answer = tiny.post(path, **body, **{limit: 2}).json()
+    stop()
+    assert {event.name for event in heard} == {answer["id"]}
+    assert len(heard) == (4 if "prompt" in body else 1)
+    assert tiny.serving.thread.state.requests[heard[0].req].name == answer["id"]
 
 
 def test_metrics_follow_what_was_served(tiny: Live):

@@ -195,6 +195,7 @@ def test_a_parameter_of_the_wrong_kind_is_refused_by_name(name: str, value: obje
         ("salt", ["x"]),
         ("timeout", 0),
         ("timeout", float("nan")),
+        ("name", 7),
     ],
 )
 def test_an_option_of_the_wrong_kind_is_refused_by_name(name: str, value: object) -> None:

@@ -219,6 +219,17 @@ def test_a_line_that_breaks_only_on_reading_says_where(tmp_path: Path) -> None:
         history.state_at(history.end)
 
 
+def test_a_recording_from_before_requests_had_names_opens(tmp_path: Path) -> None:
+    load = run_load(2)
+    path = tmp_path / "a.mtrace"
+    digests = recorded(path, load)
+    text = path.read_text()
+    assert ',"name":""' in text
+    path.write_text(text.replace(',"name":""', ""))
+    history = Trace.open(path).history
+    assert history.state_at(history.end).digest() == digests[-1]
+
+
 def test_what_a_newer_program_adds_is_passed_over_and_counted(tmp_path: Path) -> None:
     load = run_load(2)
     path = tmp_path / "a.mtrace"
