@@ -67,6 +67,7 @@ class History:
         self._file = file
         self._lock = threading.Lock()  # of the file's position
         self._size = 0
+        self._begun: Position | None = None  # where a live run was joined
         self._lines = LineMaker()
         self._offsets, self._lengths = array("q"), array("q")
         self._steps, self._firsts, self._counts = array("q"), array("q"), array("q")
@@ -80,6 +81,7 @@ class History:
     def live(cls, state: EngineState) -> "History":
         """An empty one of a run whose records are to be appended, as it is in ``state`` now."""
         history = cls(state.config, tempfile.TemporaryFile())  # noqa: SIM115  closed by `close`
+        history._begun = Position(state.step, -1)
         if state != EngineState(state.config):
             history._keep_snapshot(state)
         return history
@@ -133,6 +135,8 @@ class History:
 
     @property
     def start(self) -> Position:
+        if self._begun is not None:
+            return self._begun
         return Position(self._steps[0], self._firsts[0] - 1) if self._counts else Position(0, -1)
 
     @property

@@ -69,6 +69,15 @@ ACTIONS: tuple[Action, ...] = (
     Action("to_mark", "apostrophe", "'", "To the mark", "go there; again: come back", TIME),
     Action("diff", "d", "d", "Differences", "what has changed from the mark to here", TIME),
     Action(
+        "other_run", "left_curly_bracket", "{", "Earlier run",
+        "what was seen before the server started anew, or before steps were missed", TIME,
+        argument="-1",
+    ),
+    Action(
+        "other_run", "right_curly_bracket", "}", "Later run", "the one that came after it", TIME,
+        argument="1",
+    ),
+    Action(
         "why", "x", "x", "Why", "the causes of what is under the cursor, or selected", LOOK,
         "why", 4,
     ),

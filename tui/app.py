@@ -34,12 +34,14 @@ from .decoding import Texts
 from .hangup import forgiving, leave_terminal
 from .inbox import Inbox
 from .palette import DARK, OWN
+from .runs import Runs
 from .screens.help import HelpScreen
 from .screens.loading import LoadingScreen
 from .screens.main import MainScreen
 from .sources.base import (
     BreakpointsChanged,
     Failed,
+    Link,
     ModeChanged,
     Progress,
     Ready,
@@ -101,15 +103,24 @@ class DebuggerApp(App[None]):
         self._asked = False
         self._hung_up = False
         self.fatal: str | None = None
-        self.store: Store | None = None
         self.loading_screen = LoadingScreen()
-        self.main: MainScreen | None = None
+        self.runs = Runs(self)
         self._code = 0
         self._inbox = Inbox(lambda: self.post_message(self.Woken()))
         self.animation_level = "none"
         for own in OWN:
             self.register_theme(own)
         self.theme = theme
+
+    @property
+    def store(self) -> Store | None:
+        """Of the run that goes on."""
+        return self.runs.store
+
+    @property
+    def main(self) -> MainScreen | None:
+        """The screen of the run that shows."""
+        return self.runs.shown
 
     def on_mount(self) -> None:
         default = {action.id: action.keys for action in ACTIONS}
@@ -176,9 +187,11 @@ class DebuggerApp(App[None]):
         for message in self._inbox.take(TAKE):
             self._take(message)
             any_came = True
+        self.runs.show_wanted()
         if any_came and self.store is not None and self.main is not None:
             self.store.settle()
-            self.main.sync()
+            if self.main.store is self.store:
+                self.main.sync()
             if isinstance(self.screen, Synced):
                 self.screen.sync()
 
@@ -191,6 +204,8 @@ class DebuggerApp(App[None]):
                     self.notify(event.error, title="the step failed", severity="error")
         elif isinstance(message, ModeChanged) and store is not None:
             store.change_mode(message)
+        elif isinstance(message, Link) and store is not None:
+            store.link = message
         elif isinstance(message, Stopped | BreakpointsChanged) and store is not None:
             store.stops.take(message)
             if isinstance(message, Stopped) and (message.hits or message.until):
@@ -208,10 +223,7 @@ class DebuggerApp(App[None]):
             self._fail(message)
 
     def _show_engine(self, ready: Ready) -> None:
-        self.store = Store(ready.config, ready.info, ready.codec, ready.recording)
-        self.store.records_to = ready.records_to
-        self.main = MainScreen(self.store, self.source)
-        self.switch_screen(self.main)
+        self.runs.begin(ready)
         if recording := ready.recording:
             for note in recording.notes:
                 self.notify(note, title=recording.name, severity="warning", timeout=8)
@@ -223,10 +235,10 @@ class DebuggerApp(App[None]):
             self.fatal += f"; the traceback is in {failed.log}"
         if self.main is None and not failed.log:
             self.exit(return_code=self._code)  # the line at the prompt says it all
-        elif self.main is None:
+        elif self.runs.last is None:
             self.loading_screen.fail(failed.message, failed.log)
         else:
-            self.main.fail(failed.message, failed.log)
+            self.runs.last.fail(failed.message, failed.log)
 
     def _handle_exception(self, error: Exception) -> None:
         """A fault of the screens themselves: to the log, and one line at the prompt."""

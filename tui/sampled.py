@@ -5,12 +5,16 @@ from array import array
 from ..engine.events import Sampled, StepRecord
 from ..engine.state import EngineState
 
+UNSEEN = 0  # no token is sampled in step 0
+
 
 class SampledSteps:
-    """Four bytes a token, for the requests that the state still keeps."""
+    """Four bytes a token, for the requests that the state still keeps. ``start`` is the state
+    before the first record."""
 
-    def __init__(self) -> None:
-        self._steps: dict[int, array[int]] = {}
+    def __init__(self, start: EngineState) -> None:
+        known = ((r.id, len(r.tokens) - r.prompt_len) for r in start.requests.values())
+        self._steps = {id: array("I", [UNSEEN]) * count for id, count in known if count}
 
     def apply(self, record: StepRecord, state: EngineState) -> None:
         """Take in one record; ``state`` includes it."""
@@ -25,4 +29,5 @@ class SampledSteps:
     def step_of(self, req: int, index: int) -> int | None:
         """Of output token ``index``; None if its record never came by."""
         steps = self._steps.get(req)
-        return steps[index] if steps and index < len(steps) else None
+        step = steps[index] if steps and index < len(steps) else UNSEEN
+        return None if step == UNSEEN else step

@@ -21,10 +21,10 @@ class StepNotes:
 
 
 class LatestNotes:
-    """The notes of the last steps that came in."""
+    """The notes of the last steps that came in. ``start`` is the state before the first record."""
 
-    def __init__(self) -> None:
-        self.steps: deque[StepNotes] = deque([StepNotes(0)], maxlen=KEEP)
+    def __init__(self, start: EngineState) -> None:
+        self.steps: deque[StepNotes] = deque([_first(start)], maxlen=KEEP)
 
     def apply(self, record: ev.StepRecord, state: EngineState) -> None:
         """Take in one record."""
@@ -42,7 +42,12 @@ def notes_until(past: History, position: ev.Position) -> deque[StepNotes]:
         if record.step == position.step and reached < len(record.events):
             record.events = record.events[:reached]
         _note(found, record)
-    return found or deque([StepNotes(0)])
+    return found or deque([_first(past.state_at(past.start))])
+
+
+def _first(start: EngineState) -> StepNotes:
+    """Of the step that led to ``start``."""
+    return StepNotes(start.step, [note for note in map(explain, start.notes) if note])
 
 
 def _note(steps: deque[StepNotes], record: ev.StepRecord) -> None:

@@ -24,7 +24,7 @@ from .decoding import Texts
 from .recent import Recent
 from .sampled import SampledSteps
 from .selection import NOTHING, Links, Target, resolve
-from .sources.base import Codec, ModeChanged, ModelInfo, Recording
+from .sources.base import Codec, Link, ModeChanged, ModelInfo, Origin, Recording
 from .spans import Spans
 from .step_notes import LatestNotes, notes_until
 from .steps import StepSeries
@@ -51,7 +51,7 @@ class Question(NamedTuple):
 
 
 class Store:
-    """The picture of one engine at some position of its run.
+    """The picture of one engine at some position of its run, which begins empty or at ``start``.
 
     ``past`` is the record of the run. With a recording it is complete from the beginning, and the
     records taken in are its own; else it grows with them.
@@ -63,12 +63,16 @@ class Store:
         info: ModelInfo,
         codec: Codec,
         recording: Recording | None = None,
+        start: EngineState | None = None,
     ) -> None:
         self.config = config
         self.info = info
         self.recording = recording
+        self.origin = Origin()
+        self.over = ""  # what ended the picture, if another one goes on
+        self.link: Link | None = None  # to the server that is watched
         self.records_to = ""  # the file that all of it is being written to
-        self.now = EngineState(config)  # at the end of what has come in
+        self.now = start or EngineState(config)  # at the end of what has come in
         if recording:
             self.past = recording.history
             self.now = self.past.state_at(self.past.start)
@@ -84,12 +88,12 @@ class Store:
         self.recent = Recent()
         self.lints = Lints()
         self.texts = Texts(codec)
-        self._latest = LatestNotes()
+        self._latest = LatestNotes(self.now)
         self.history = self._latest.steps
         self._looked_at: Position | None = None  # None: the end, wherever that moves
         self.stops = Stops()
         self.watches = Watches()
-        self.sampled = SampledSteps()
+        self.sampled = SampledSteps(self.now)
         self._followers: tuple[Follower, ...] = (
             self.chronicle,
             self.steps,

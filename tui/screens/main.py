@@ -5,6 +5,7 @@ the source's business.
 """
 
 from math import inf
+from typing import TYPE_CHECKING, cast
 
 from textual import on
 from textual.app import ComposeResult
@@ -51,6 +52,9 @@ from .layout import (
 )
 from .prompt import PromptScreen
 from .travelling import Travelling
+
+if TYPE_CHECKING:
+    from ..app import DebuggerApp
 
 # Which call on the source an action comes down to.
 _VERBS = {
@@ -129,10 +133,23 @@ class MainScreen(Travelling):
     def on_resize(self) -> None:
         self._arrange()
 
+    def on_screen_resume(self) -> None:
+        self._arrange()
+
     @property
     def command_line(self) -> str:
         """What started the program."""
         return getattr(self.app, "command_line", "")
+
+    def show_other_run(self, by: int) -> None:
+        """The run before this one, or after it. Raises `UserError` if there is none."""
+        cast("DebuggerApp", self.app).runs.show_other(by)
+
+    def look_like(self, other: "MainScreen") -> None:
+        """Show the same pane as ``other``, zoomed or not, and watch the same values."""
+        self.active, self.zoomed, self.rate = other.active, other.zoomed, other.rate
+        for watch in other.store.watches.all:
+            self.store.watches.add(watch.text, self.store.state)
 
     @property
     def pane(self) -> Pane:
@@ -274,6 +291,8 @@ class MainScreen(Travelling):
         store = self.store
         if not store.follows and name in ("step", "play", "go_on"):
             return self.no_way_on()
+        if store.over and name in _VERBS:
+            return f"this run is over: {store.over}; {key('other_run-1')} shows the next"
         verb = _VERBS.get(name)
         if verb and (reason := self.source.why_not(verb)):
             return reason

@@ -69,7 +69,8 @@ class Travelling(Commanding):
     def no_way_on(self) -> str:
         """Why a position in the past cannot be left forward; empty if it can."""
         store = self.store
-        return "this is the end of the recording" if store.position == store.past.end else ""
+        run = "run" if store.over else "recording"
+        return f"this is the end of the {run}" if store.position == store.past.end else ""
 
     def _stepped(self, towards: Callable[[Position], Position | None], otherwise: str) -> None:
         self.stay()
@@ -113,6 +114,14 @@ class Travelling(Commanding):
             f"nothing was preempted, evicted or refused {'after' if by > 0 else 'before'} this"
         )
         self._stepped(lambda here: find("notable", ALL, here), nothing)
+
+    def action_other_run(self, by: int) -> None:
+        """To the run before this one, or after it."""
+        self.stay()
+        try:
+            self._whole.show_other_run(by)
+        except UserError as error:
+            self.notify(str(error), severity="warning", timeout=3)
 
     # --- playing the record ----------------------------------------------------------------------
 

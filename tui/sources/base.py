@@ -14,6 +14,7 @@ from ...engine.config import EngineConfig
 from ...engine.debugger import Mode
 from ...engine.events import StepRecord
 from ...engine.history import History
+from ...engine.state import EngineState
 from ...engine.stops import Stop, Stopped
 
 
@@ -72,15 +73,27 @@ class Recording:
 
 
 @dataclass(frozen=True, slots=True)
+class Origin:
+    """Why a picture begins where it does: ``note`` says what came before and was not seen, and
+    ``ended`` what ended the picture before this one. Both empty for a run seen from its start."""
+
+    note: str = ""
+    ended: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Ready:
-    """Records follow; the state before the first is that of an empty engine, or the one that the
-    ``recording`` starts from."""
+    """Records follow; the state before the first is ``state``, or else that of an empty engine, or
+    the one that the ``recording`` starts from. Where one came before, the screens begin anew and
+    keep that for reading."""
 
     config: EngineConfig
     info: ModelInfo
     codec: Codec
     recording: Recording | None = None
+    state: EngineState | None = None
     records_to: str = ""  # the file that all of it is being written to
+    origin: Origin = Origin()
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +103,27 @@ class ModeChanged:
     mode: Mode
     rate: float | None
     idle: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """How it stands with the server at ``url``, told as often as anything of it changes.
+
+    ``silent`` are the whole seconds since a sign of life, once they are too many. ``lost`` says why
+    there is no connection, ``attempt`` how many have been made to get one back and ``next_in`` when
+    the next will be, in seconds. ``holder`` has the right to stop the server for another ``lease``
+    seconds; ``mine`` if that is this viewer. ``unknown`` counts what a newer program told.
+    """
+
+    url: str
+    silent: int = 0
+    lost: str = ""
+    attempt: int = 0
+    next_in: int = 0
+    holder: str = ""
+    lease: int = 0
+    mine: bool = False
+    unknown: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +163,7 @@ Message = (
     | Ready
     | StepRecord
     | ModeChanged
+    | Link
     | Stopped
     | BreakpointsChanged
     | RecordingEnded

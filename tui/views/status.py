@@ -5,6 +5,7 @@ from collections import Counter
 from ...engine.debugger import Mode
 from ..actions import key
 from ..changes import kind_of
+from ..sources.base import Link
 from ..stops import GLYPH as STOP_GLYPH
 from ..store import Store
 from ..text import Line, bar, cell_len, clip, plain, plural
@@ -22,6 +23,10 @@ def rate_text(rate: float | None) -> str:
 def mode_span(store: Store) -> tuple[str, str]:
     if store.failure:
         return "✗ failed", "bad"
+    if store.over:
+        return "■ the run ended", "dim"
+    if store.link and (trouble := link_trouble(store.link)):
+        return f"◌ {trouble}", "dim"
     if store.played_out:
         return "■ end of the recording", "dim"
     if store.mode is Mode.PLAYING:
@@ -29,6 +34,13 @@ def mode_span(store: Store) -> tuple[str, str]:
     if store.mode is Mode.STEPPING:
         return "▸ stepping", "good"
     return ("■ done", "dim") if store.done else ("⏸ paused", "warn")
+
+
+def link_trouble(link: Link) -> str:
+    """Why what shows may be out of date, in a few words; empty if it is not."""
+    if link.lost:
+        return f"no connection, attempt {link.attempt}" if link.attempt else "no connection"
+    return f"no heartbeat for {link.silent} s" if link.silent else ""
 
 
 def spread(left: Line, right: Line, width: int) -> Line:
@@ -55,6 +67,9 @@ def status_lines(store: Store, width: int) -> list[Line]:
         right = _past(store)
     if store.records_to:
         right[:0] = [("● REC   ", "bad")]
+    if store.link:
+        where = store.link.url.removeprefix("http://")
+        left = [(" LIVE ", "accent"), (where, "title"), (" ·", "dim"), *left]
     if store.recording:
         left = [(" REPLAY ", "accent"), (store.recording.name, "title"), (" ·", "dim"), *left]
         if store.follows:
@@ -66,11 +81,14 @@ def _past(store: Store) -> Line:
     """The position looked at, and how far the run has come meanwhile."""
     shown: Line = [("◂ ", "accent"), (str(store.position), "title")]
     shown.append((f" of {store.last_step} ", "dim"))
-    if not store.replays:
+    if store.over:
+        shown.append(("■ the run ended ", "dim"))
+    elif not store.replays:
         behind = store.last_step - store.position.step
         playing = store.mode is not Mode.PAUSED
         words = f" LIVE +{behind:,} " if playing else f" paused +{behind:,} "
-        shown.append((words, "good" if playing else "warn"))
+        stale = store.link is not None and link_trouble(store.link)
+        shown.append((words, "dim" if stale else "good" if playing else "warn"))
     return shown
 
 
@@ -120,12 +138,17 @@ def _hint(store: Store, width: int) -> tuple[str, str]:
     state = store.state
     if store.hunting:
         return store.hunting, "accent"
+    if store.link and store.link.lost:
+        return _lost(store.link), "bad"
     if store.selected is not None:
         return f"◆ {store.links.words} · esc clears", "accent"
     if not store.follows and not store.failure:
         back, on, live = key("back"), key("step"), key("live")
         keys = f"{back} {on} go back and on, {live} to the end"
         return f"this was so after {_last_event(store)} · {keys}", "accent"
+    if store.over:
+        back, on = key("back"), key("other_run-1")
+        return f"this run is over: {store.over} · {back} goes back in it, {on} to the next", "dim"
     if store.failure:
         return "the engine has stopped; what it held last stays readable · q quits", "bad"
     if store.played_out:
@@ -140,10 +163,27 @@ def _hint(store: Store, width: int) -> tuple[str, str]:
     if state.step == 0 and store.mode is Mode.PAUSED:
         step, play, help = key("step"), key("play"), key("help")
         return f"press {step} to take the first step, {play} to run, {help} for help", "accent"
+    control = _control(store.link) if store.link else ""
     stop = store.stops.why(state.step) if store.mode is Mode.PAUSED else ""
     if stop:
-        return f"{STOP_GLYPH} {stop}", "bad"
+        return f"{STOP_GLYPH} {stop}{control and ' · '}{control}", "bad"
+    if control:
+        room = width - cell_len(control) - 3
+        return f"{control} · {step_summary(store, room)}", "warn"
     return step_summary(store, width), "dim"
+
+
+def _lost(link: Link) -> str:
+    when = f"attempt {link.attempt + 1} in {link.next_in} s" if link.next_in else "trying again"
+    return f"{link.lost} · {when}; what was seen can be read"
+
+
+def _control(link: Link) -> str:
+    """Who may stop and step the server, if anybody does."""
+    if not link.holder:
+        return ""
+    who = "you hold the server" if link.mine else f"held by {link.holder}"
+    return f"{who}, {link.lease} s"
 
 
 def _last_event(store: Store) -> str:

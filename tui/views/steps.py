@@ -92,6 +92,8 @@ class StepsView:
         """What stands before and behind the columns: the scale, and what the glyphs mean."""
         each = 1 << self.level
         scale = f" {plural(each, 'step')} a column" if self.level else ""
+        if store.origin.note and not self._left:
+            scale += f" {store.origin.note}"
         if height < 1 + _HIGH:
             return [[(" steps ", "dim")]], [[(scale, "dim")]]
         budget = f"{store.config.max_batch_tokens:,}"
