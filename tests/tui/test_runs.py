@@ -1,5 +1,7 @@
 """A source that begins anew: another picture, and what was seen before stays to be read."""
 
+from typing import Any
+
 import pytest
 from minisgl_tui.engine.debugger import Mode
 from minisgl_tui.engine.engine import Engine
@@ -81,7 +83,7 @@ async def joined(on: Driver, told: Told) -> None:
 async def test_a_run_that_is_joined_under_way_begins_where_it_is_and_says_so(
     size: tuple[int, int],
 ) -> None:
-    told = Told()
+    told: Any = Told()
     async with running(size, told) as on:
         await joined(on, told)
         assert on.lines()[0].startswith(" LIVE 127.0.0.1:30000 · toy-135m")
@@ -97,7 +99,7 @@ async def test_a_run_that_is_joined_under_way_begins_where_it_is_and_says_so(
 
 
 async def test_tokens_from_before_the_start_have_no_step() -> None:
-    told = Told()
+    told: Any = Told()
     while len(told.state.requests[0].output) < 2:
         told.engine.step()
     async with running(NARROW, told) as on:
@@ -113,7 +115,7 @@ async def test_tokens_from_before_the_start_have_no_step() -> None:
 
 
 async def test_an_earlier_run_can_be_read_beside_the_one_that_goes_on() -> None:
-    told = Told()
+    told: Any = Told()
     async with running(NARROW, told) as on:
         await joined(on, told)
         await on.press("4")
@@ -146,7 +148,7 @@ async def test_an_earlier_run_can_be_read_beside_the_one_that_goes_on() -> None:
 
 
 async def test_who_looks_into_the_past_or_types_is_not_carried_off_to_the_new_run() -> None:
-    told = Told()
+    told: Any = Told()
     async with running(NARROW, told) as on:
         await joined(on, told)
         first = on.store
@@ -169,7 +171,7 @@ async def test_who_looks_into_the_past_or_types_is_not_carried_off_to_the_new_ru
 
 
 async def test_only_the_last_runs_are_kept() -> None:
-    told = Told()
+    told: Any = Told()
     async with running(NARROW, told) as on:
         await joined(on, told)
         first = on.store
@@ -184,7 +186,7 @@ async def test_only_the_last_runs_are_kept() -> None:
 
 
 async def test_a_link_in_trouble_is_told_on_the_screen() -> None:
-    told = Told()
+    told: Any = Told()
     async with running(NARROW, told) as on:
         await joined(on, told)
         told.say(Link(URL, silent=5))
