@@ -14,6 +14,7 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections import Counter, OrderedDict
 from collections.abc import Iterator
+from functools import partial
 from typing import BinaryIO, NamedTuple
 
 import msgspec
@@ -21,7 +22,9 @@ import msgspec
 from .config import EngineConfig
 from .errors import UserError
 from .events import AnyEvent, Position, StepRecord
-from .state import RETAIN_FINISHED, EngineState, RequestState, Snapshot, no_collection
+from .garbage import no_collection
+from .snapshot import RequestState, Snapshot
+from .state import RETAIN_FINISHED, EngineState
 from .trace import Ended, LineMaker, Snap
 
 KEEP = 12  # states found lately …
@@ -75,6 +78,7 @@ class History:
         self._ended: list[Span] = []
         self._ended_read: OrderedDict[int, dict[int, RequestState]] = OrderedDict()
         self._ended_kept = 0
+        self._keeper: threading.Thread | None = None  # writes the last snapshot
         self._lately: OrderedDict[int, tuple[Snapshot, int]] = OrderedDict()  # by records; weight
 
     @classmethod
@@ -83,12 +87,18 @@ class History:
         history = cls(state.config, tempfile.TemporaryFile())  # noqa: SIM115  closed by `close`
         history._begun = Position(state.step, -1)
         if state != EngineState(state.config):
-            history._keep_snapshot(state)
+            history._keep_snapshot(state.snapshot(), 0)
         return history
 
     def close(self) -> None:
         """Give the file back; nothing can be asked any more."""
+        self.settle()
         self._file.close()
+
+    def settle(self) -> None:
+        """Wait until what was appended is in the file, snapshots and all."""
+        if self._keeper:
+            self._keeper.join()
 
     # --- filling ---------------------------------------------------------------------------------
 
@@ -98,11 +108,15 @@ class History:
             return
         try:
             span = self._write(self._lines.record(record))
-            self.add_record(span, record.step, record.first, len(record.events))
-            if self._lines.due:
-                self._keep_snapshot(state)
         except OSError as error:
-            self.gap = f"the past ends at {self.end}: {error.strerror or error}"
+            self._end_at_gap(error)
+            return
+        self.add_record(span, record.step, record.first, len(record.events))
+        if self._lines.due and not (self._keeper and self._keeper.is_alive()):
+            self._lines.begin_snapshot()
+            keep = partial(self._keep_snapshot, state.snapshot(), len(self))
+            self._keeper = threading.Thread(target=keep, name="history", daemon=True)
+            self._keeper.start()
 
     def add_record(self, span: Span, step: int, first: int, count: int) -> None:
         """There is a record in the file: ``count`` events from ``step:first`` on."""
@@ -120,12 +134,18 @@ class History:
         """There is a snapshot of the state after all records so far in the file."""
         self._keyframes.append(Keyframe(len(self), span, len(self._ended)))
 
-    def _keep_snapshot(self, state: EngineState) -> None:
-        self._lines.begin_snapshot()
-        *ended, snapshot = self._lines.snapshot(state.snapshot())
-        for line in ended:
-            self.add_ended(self._write(line))
-        self.add_snapshot(self._write(snapshot))
+    def _keep_snapshot(self, snapshot: Snapshot, records: int) -> None:
+        """Write ``snapshot``, which is of the state after ``records`` records."""
+        try:
+            *ended, line = self._lines.snapshot(snapshot)
+            for those in ended:
+                self.add_ended(self._write(those))
+            self._keyframes.append(Keyframe(records, self._write(line), len(self._ended)))
+        except OSError as error:
+            self._end_at_gap(error)
+
+    def _end_at_gap(self, error: OSError) -> None:
+        self.gap = f"the past ends at {self.end}: {error.strerror or error}"
 
     # --- positions -------------------------------------------------------------------------------
 

@@ -5,12 +5,9 @@
 `EngineState.snapshot` is all of it at one moment, and `EngineState.restore` goes on from there.
 """
 
-import gc
 import sys
 from array import array
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from copy import copy
 from hashlib import blake2b
 from typing import Any
 
@@ -20,130 +17,11 @@ from . import events as ev
 from .blocks import BlockState
 from .config import EngineConfig
 from .request import Status
-from .sampling import SamplingParams, TokenLogprobs
+from .snapshot import NOBODY, NodeState, RequestState, RowState, Snapshot
 from .stats import Statistics
 
 RETAIN_FINISHED = 1000  # ended requests kept for the eye; older ones are forgotten
 ROOT = 0
-NOBODY = -1
-
-
-class RequestState(msgspec.Struct):
-    """One request as the screens see it. Times are on the engine's clock, in seconds."""
-
-    id: int
-    tokens: list[int]
-    prompt_len: int
-    params: SamplingParams
-    submitted_step: int
-    submitted_at: float
-    status: Status = Status.WAITING
-    computed: int = 0
-    block_table: list[int] = []
-    cached_tokens: int = 0
-    recomputed_hits: int = 0  # tokens found again after a preemption: no real hits
-    preemptions: int = 0
-    chunk: int = 0
-    chunks: int = 0
-    first_token_at: float | None = None
-    finished_at: float | None = None
-    finished_step: int | None = None
-    finish_reason: str = ""
-    message: str = ""
-    logprobs: list[TokenLogprobs | None] = []
-    priority: int = 0
-    salt: str = ""
-    group: int = NOBODY  # samples of one prompt share the id of the first
-    name: str = ""  # what its caller calls it, such as the id of a server's answer
-
-    @property
-    def output(self) -> list[int]:
-        return self.tokens[self.prompt_len :]
-
-    @property
-    def live(self) -> bool:
-        return self.status is not Status.FINISHED
-
-    def copy(self) -> "RequestState":
-        """One that goes on by itself. What has ended never changes again and stays the same."""
-        if not self.live:
-            return self
-        other = copy(self)
-        other.tokens = self.tokens[:]
-        other.block_table = self.block_table[:]
-        other.logprobs = self.logprobs[:]
-        return other
-
-
-class NodeState(msgspec.Struct):
-    """A node of the radix tree; ``start`` is the position of its first token in the prefix."""
-
-    id: int
-    parent: int
-    start: int
-    created: int
-    tokens: list[int] = []
-    blocks: list[int] = []
-    children: list[int] = []
-    refs: int = 0
-    pinned_children: int = 0
-    hits: int = 0
-    last_used: int = 0
-    salt: str = ""
-
-    @property
-    def pinned(self) -> bool:
-        return self.refs > 0 or self.pinned_children > 0
-
-    def copy(self) -> "NodeState":
-        other = copy(self)
-        other.tokens = self.tokens[:]
-        other.blocks = self.blocks[:]
-        other.children = self.children[:]
-        return other
-
-
-class RowState(msgspec.Struct, frozen=True):
-    """One line of the current batch; ``chunk`` of ``chunks`` is 0 of 0 for a decode."""
-
-    req: int
-    start: int
-    count: int
-    chunk: int = 0
-    chunks: int = 0
-
-    @property
-    def decode(self) -> bool:
-        return self.chunks == 0
-
-
-class Snapshot(msgspec.Struct, kw_only=True):
-    """An `EngineState` after a whole record, as plain data; the fields are those of the state.
-
-    ``block_state`` has a byte a block, ``block_owner`` four, the lowest first.
-    """
-
-    config: EngineConfig
-    step: int
-    now: float
-    out_at: float
-    requests: dict[int, RequestState]
-    waiting: list[int]
-    running: list[int]
-    finished: list[int]
-    block_state: bytes
-    block_owner: bytes
-    nodes: dict[int, NodeState]
-    free: int
-    cached: int
-    evictable: int
-    rows: list[RowState]
-    notes: list[ev.AnyEvent]
-    began: ev.StepBegan | None
-    step_seconds: float
-    timings: dict[str, float]
-    stats: Statistics
-
 
 _SAME = ("config", "step", "now", "out_at", "free", "cached", "evictable", "began", "step_seconds")
 _LISTS = ("waiting", "running", "finished", "rows", "notes")
@@ -177,22 +55,27 @@ class EngineState:
         self.step_seconds = 0.0
         self.timings: dict[str, float] = {}
         self.stats = Statistics(config.num_blocks, config.block_size)
+        self._shared_requests: set[int] = set()  # with snapshots: to be copied before they change
+        self._shared_nodes: set[int] = set()
 
     # --- storing ---------------------------------------------------------------------------------
 
     def snapshot(self) -> Snapshot:
-        """All of it as it is now, apart from what happens to the state later."""
-        with no_collection():
-            return Snapshot(
-                **{name: getattr(self, name) for name in _SAME},
-                **{name: getattr(self, name)[:] for name in _LISTS},
-                requests={id: request.copy() for id, request in self.requests.items()},
-                nodes={id: node.copy() for id, node in self.nodes.items()},
-                block_state=bytes(self.block_state),
-                block_owner=_little_endian(self.block_owner).tobytes(),
-                timings=dict(self.timings),
-                stats=self.stats.copy(),
-            )
+        """All of it as it is now, apart from what happens to the state later.
+
+        Requests and nodes are shared until the state changes one, so that this costs little.
+        """
+        self._share()
+        return Snapshot(
+            **{name: getattr(self, name) for name in _SAME},
+            **{name: getattr(self, name)[:] for name in _LISTS},
+            requests=dict(self.requests),
+            nodes=dict(self.nodes),
+            block_state=bytes(self.block_state),
+            block_owner=_little_endian(self.block_owner).tobytes(),
+            timings=dict(self.timings),
+            stats=self.stats.copy(),
+        )
 
     @classmethod
     def restore(cls, snapshot: Snapshot) -> "EngineState":
@@ -202,14 +85,33 @@ class EngineState:
             setattr(state, name, getattr(snapshot, name))
         for name in _LISTS:
             setattr(state, name, getattr(snapshot, name)[:])
-        with no_collection():
-            state.requests = {id: request.copy() for id, request in snapshot.requests.items()}
-            state.nodes = {id: node.copy() for id, node in snapshot.nodes.items()}
+        state.requests = dict(snapshot.requests)
+        state.nodes = dict(snapshot.nodes)
+        state._share()
         state.block_state = bytearray(snapshot.block_state)
         state.block_owner = _little_endian(array("i", snapshot.block_owner))
         state.timings = dict(snapshot.timings)
         state.stats = snapshot.stats.copy()
         return state
+
+    def _share(self) -> None:
+        """Nothing that there is now may be changed in its place any more."""
+        self._shared_requests = set(self.requests)
+        self._shared_nodes = set(self.nodes)
+
+    def _request(self, id: int) -> RequestState:
+        """The request, to be changed."""
+        if id in self._shared_requests:
+            self._shared_requests.remove(id)
+            self.requests[id] = self.requests[id].copy()
+        return self.requests[id]
+
+    def _node(self, id: int) -> NodeState:
+        """The node, to be changed."""
+        if id in self._shared_nodes:
+            self._shared_nodes.remove(id)
+            self.nodes[id] = self.nodes[id].copy()
+        return self.nodes[id]
 
     def digest(self) -> str:
         """32 hex digits that are the same for equal states, on any machine.
@@ -223,7 +125,10 @@ class EngineState:
         return blake2b(msgspec.json.encode(sorted_keys), digest_size=16).hexdigest()
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, EngineState) and self.__dict__ == other.__dict__
+        names = (name for name in vars(self) if not name.startswith("_shared"))
+        return isinstance(other, EngineState) and all(
+            getattr(self, name) == getattr(other, name) for name in names
+        )
 
     # --- reading ---------------------------------------------------------------------------------
 
@@ -302,7 +207,7 @@ class EngineState:
         self.notes.append(e)
 
     def _admitted(self, e: ev.Admitted) -> None:
-        request = self.requests[e.req]
+        request = self._request(e.req)
         self.waiting.remove(e.req)
         self.running.append(e.req)
         request.status = Status.PREFILLING
@@ -312,14 +217,15 @@ class EngineState:
             request.recomputed_hits += e.cached_tokens
         else:
             request.cached_tokens = e.cached_tokens
-        for node in self.nodes_of(request):
+        for held in self.nodes_of(request):
+            node = self._node(held.id)
             node.hits += 1
             node.last_used = self.step
             self._hold(node)
         self.notes.append(e)
 
     def _scheduled(self, e: ev.Scheduled) -> None:
-        request = self.requests[e.req]
+        request = self._request(e.req)
         request.computed = e.start + e.count
         request.chunk, request.chunks = e.chunk, e.chunks
         self.rows.append(RowState(e.req, e.start, e.count, e.chunk, e.chunks))
@@ -327,13 +233,13 @@ class EngineState:
     def _decoding(self, e: ev.Decoding) -> None:
         decodes = []
         for req in e.reqs:
-            request = self.requests[req]
+            request = self._request(req)
             decodes.append(RowState(req, request.computed, 1))
             request.computed += 1
         self.rows[:0] = decodes
 
     def _preempted(self, e: ev.Preempted) -> None:
-        request = self.requests[e.req]
+        request = self._request(e.req)
         self.running.remove(e.req)
         self.waiting.insert(0, e.req)
         request.status = Status.PREEMPTED
@@ -343,7 +249,7 @@ class EngineState:
 
     def _sampled(self, e: ev.Sampled) -> None:
         for i, (req, token) in enumerate(zip(e.reqs, e.tokens, strict=True)):
-            request = self.requests[req]
+            request = self._request(req)
             request.tokens.append(token)
             request.status = Status.DECODING
             if e.logprobs:
@@ -352,7 +258,7 @@ class EngineState:
                 request.first_token_at = self.out_at
 
     def _finished(self, e: ev.Finished) -> None:
-        request = self.requests[e.req]
+        request = self._request(e.req)
         queue = self.running if e.req in self.running else self.waiting
         queue.remove(e.req)
         request.status = Status.FINISHED
@@ -364,15 +270,16 @@ class EngineState:
         self.notes.append(e)
 
     def _allocated(self, e: ev.Allocated) -> None:
-        self.requests[e.req].block_table += e.blocks
+        self._request(e.req).block_table += e.blocks
         for block in e.blocks:
             self.block_state[block] = BlockState.PRIVATE
             self.block_owner[block] = e.req
         self.free -= len(e.blocks)
 
     def _released(self, e: ev.Released) -> None:
-        request = self.requests[e.req]
-        for node in self.nodes_of(request):
+        request = self._request(e.req)
+        for held in self.nodes_of(request):
+            node = self._node(held.id)
             node.last_used = self.step
             self._let_go(node)
         self._to_free(e.freed)
@@ -380,7 +287,7 @@ class EngineState:
         request.computed = 0
 
     def _inserted(self, e: ev.Inserted) -> None:
-        parent = self.nodes[e.parent]
+        parent = self._node(e.parent)
         start = parent.start + len(parent.tokens)
         node = NodeState(
             e.node, e.parent, start, self.step, list(e.tokens), last_used=self.step, salt=e.salt
@@ -392,7 +299,7 @@ class EngineState:
         self._hold(node)
 
     def _extended(self, e: ev.Extended) -> None:
-        node = self.nodes[e.node]
+        node = self._node(e.node)
         node.tokens += e.tokens
         node.last_used = self.step
         self._publish(node, e.blocks)
@@ -405,8 +312,8 @@ class EngineState:
         self.cached += len(blocks)
 
     def _split(self, e: ev.Split) -> None:
-        node = self.nodes[e.node]
-        parent = self.nodes[node.parent]
+        node = self._node(e.node)
+        parent = self._node(node.parent)
         keep = e.tokens // self.config.block_size
         upper = NodeState(
             id=e.upper,
@@ -432,12 +339,12 @@ class EngineState:
             self.block_owner[block] = e.upper
 
     def _evicted(self, e: ev.Evicted) -> None:
-        node = self.nodes[e.node]
+        node = self._node(e.node)
         keep = len(node.blocks) - len(e.blocks)
         del node.blocks[keep:]
         del node.tokens[keep * self.config.block_size :]
         if not node.blocks:
-            self.nodes[node.parent].children.remove(node.id)
+            self._node(node.parent).children.remove(node.id)
             del self.nodes[node.id]
         self.cached -= len(e.blocks)
         self.evictable -= len(e.blocks)
@@ -457,7 +364,7 @@ class EngineState:
         node.refs += 1
         while not was_pinned and node.id != ROOT:
             self.evictable -= len(node.blocks)
-            node = self.nodes[node.parent]
+            node = self._node(node.parent)
             was_pinned = node.pinned
             node.pinned_children += 1
 
@@ -465,21 +372,8 @@ class EngineState:
         node.refs -= 1
         while not node.pinned and node.id != ROOT:
             self.evictable += len(node.blocks)
-            node = self.nodes[node.parent]
+            node = self._node(node.parent)
             node.pinned_children -= 1
-
-
-@contextmanager
-def no_collection() -> Iterator[None]:
-    """Tens of thousands of new lists set off full collections, which take several times as long as
-    making them; none of them is garbage."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def _little_endian(numbers: "array[int]") -> "array[int]":

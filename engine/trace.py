@@ -17,12 +17,13 @@ import os
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import BinaryIO, NamedTuple, Protocol
+from typing import Any, BinaryIO, NamedTuple, Protocol
 from uuid import uuid4
 
 import msgspec
@@ -30,7 +31,8 @@ import msgspec
 from . import events as ev
 from .config import EngineConfig
 from .errors import UserError
-from .state import EngineState, RequestState, Snapshot
+from .snapshot import RequestState, Snapshot
+from .state import EngineState
 
 KIND = "minisgl-trace"
 VERSION = 1  # lines and fields are added under the same number: readers skip what they do not know
@@ -124,6 +126,7 @@ def new_header(config: EngineConfig, model: Model, clock: float, speller: Spelle
 
 
 _encode = msgspec.json.Encoder().encode
+_PIECE = 256  # nodes or requests
 
 
 class LineMaker:
@@ -158,9 +161,21 @@ class LineMaker:
         ended = [snapshot.requests[id] for id in snapshot.finished if id not in told]
         self._told = finished
         lines = [_encode(Ended(ended)) + b"\n"] if ended else []
-        lines.append(_encode(Snap(msgspec.structs.replace(snapshot, requests=live))) + b"\n")
+        large = {"requests": _in_pieces(live), "nodes": _in_pieces(snapshot.nodes)}
+        lines.append(_encode(Snap(msgspec.structs.replace(snapshot, **large))) + b"\n")
         self._wait = max(SPARSEST, sum(map(len, lines)) // 2)
         return lines
+
+
+def _in_pieces(entries: Mapping[int, Any]) -> msgspec.Raw:
+    """The object that ``entries`` are, encoded so that other threads get their turn meanwhile: the
+    tree of a large run takes tens of milliseconds."""
+    pieces: list[bytes] = []
+    left = iter(entries.items())
+    while piece := dict(islice(left, _PIECE)):
+        pieces.append(_encode(piece)[1:-1])
+        time.sleep(0)
+    return msgspec.Raw(b"{" + b",".join(pieces) + b"}")
 
 
 def check_path(path: Path, overwrite: bool, flag: str = "--record") -> None:

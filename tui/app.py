@@ -7,7 +7,6 @@ app.return_code   # 0; 2 when the user can mend it; 1 for anything else
 """
 
 import asyncio
-import gc
 import os
 import signal
 import sys
@@ -25,6 +24,7 @@ from textual.notifications import SeverityLevel
 from textual.screen import Screen
 
 from ..engine.events import StepFailed, StepRecord
+from ..engine.garbage import collect_seldom
 from ..engine.stops import Stopped
 from .actions import ACTIONS, APP, bindings, key, table
 from .ascii import AsciiFilter
@@ -57,9 +57,6 @@ from .widgets.pane import LineWidget
 
 TICK = 0.1  # seconds between looks into the inbox while the engine plays
 ASK = 6.0  # seconds in which a second press of the key leaves
-# Objects, and rounds, between collections of cycles. Over the picture of a large run a full one
-# takes a quarter of a second, by default every few seconds, and finds nothing: records make none.
-COLLECT = (5_000, 20, 500)
 TAKE = 0.05  # seconds one look may take before keys and drawing get their turn
 
 
@@ -132,7 +129,7 @@ class DebuggerApp(App[None]):
 
     def run(self, *args: Any, **options: Any) -> None:
         """Run until the user leaves and the source has come to its end."""
-        gc.set_threshold(*COLLECT)
+        collect_seldom()
         try:
             super().run(*args, **options)
         finally:

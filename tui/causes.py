@@ -15,7 +15,8 @@ from ..engine.chronicle import Chronicle, Kind
 from ..engine.events import Position
 from ..engine.history import History
 from ..engine.request import Status
-from ..engine.state import ROOT, EngineState, NodeState, RequestState
+from ..engine.snapshot import NodeState, RequestState
+from ..engine.state import ROOT, EngineState
 from .changes import describe
 from .explain import supply
 from .selection import Target, names, node_holders

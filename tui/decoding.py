@@ -7,7 +7,8 @@ being decoded from the start again, and heads of long runs that are decoded once
 from collections.abc import Sequence
 from functools import cached_property
 
-from ..engine.state import EngineState, NodeState, RequestState
+from ..engine.snapshot import NodeState, RequestState
+from ..engine.state import EngineState
 from .sources.base import Codec
 from .text import visible
 

@@ -3,7 +3,8 @@
 from collections import Counter
 
 from ..engine.blocks import BlockState
-from ..engine.state import EngineState, RequestState
+from ..engine.snapshot import RequestState
+from ..engine.state import EngineState
 from .text import Line, plural
 
 SHOWN = 12  # requests or nodes that are listed one by one

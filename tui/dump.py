@@ -10,7 +10,7 @@ import msgspec
 
 from ..engine import positions
 from ..engine.events import AnyEvent, Position
-from ..engine.state import Snapshot
+from ..engine.snapshot import Snapshot
 from ..engine.trace import Header
 from ..engine.trace_file import Trace
 from .explain import explain

@@ -3,7 +3,8 @@
 from typing import Literal, NamedTuple
 
 from ..engine.blocks import BlockState
-from ..engine.state import EngineState, NodeState
+from ..engine.snapshot import NodeState
+from ..engine.state import EngineState
 from .text import plural
 
 Kind = Literal["request", "node", "block"]

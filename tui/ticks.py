@@ -5,7 +5,6 @@ records are those of a loaded engine that decodes, lets a request in and ends on
 """
 
 import asyncio
-import gc
 import os
 import random
 import time
@@ -22,7 +21,8 @@ from ..engine.config import EngineConfig
 from ..engine.debugger import Mode
 from ..engine.engine import Engine
 from ..engine.events import StepRecord
-from .app import COLLECT, DebuggerApp
+from ..engine.garbage import collect_seldom
+from .app import DebuggerApp
 from .sources.base import Codec, ModeChanged, ModelInfo, Ready, Sink
 from .store import Store
 
@@ -131,7 +131,7 @@ def measure(
     """The `Ticks` of every pane at every size."""
     progress(f"{running} requests, {nodes} nodes, {blocks} blocks")
     os.environ["COLORTERM"] = "truecolor"  # as most terminals say: colours are written in full
-    gc.set_threshold(*COLLECT)  # as `DebuggerApp.run` has it
+    collect_seldom()  # as `DebuggerApp.run` does
     load = Load(running, nodes, blocks)
     found: list[Ticks] = []
     for size in SIZES:

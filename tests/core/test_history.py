@@ -13,7 +13,7 @@ from minisgl_tui.engine.config import EngineConfig
 from minisgl_tui.engine.engine import Engine
 from minisgl_tui.engine.errors import UserError
 from minisgl_tui.engine.events import Position, StepRecord
-from minisgl_tui.engine.history import History
+from minisgl_tui.engine.history import History, Span
 from minisgl_tui.engine.plan import Plan, StepOutput
 from minisgl_tui.engine.sampling import SamplingParams
 from minisgl_tui.engine.simulate import VirtualClock
@@ -104,6 +104,8 @@ def test_a_live_history_finds_every_state_again(seed: int, monkeypatch: pytest.M
         digests.append(state.digest())
         back = random.Random(len(digests)).randrange(len(digests))
         assert history.state_after(back).digest() == digests[back]
+    history.settle()
+    assert history._keyframes
     encode = msgspec.json.encode
     assert [encode(r) for r in history.records()] == [encode(r) for r in load.records]
     for number in reversed(range(len(digests))):
@@ -184,6 +186,29 @@ def test_a_history_that_cannot_grow_says_so_and_keeps_what_it_has(
     assert len(history) == 5
     assert history.gap == f"the past ends at {history.end}: No space left on device"
     assert history.state_at(history.end).step == history.end.step
+
+
+def test_a_snapshot_that_cannot_be_written_ends_a_history_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(trace_module, "SPARSEST", 2000)
+    load = run_load(2)
+    state = EngineState(load.config)
+    history = History.live(state)
+    write = history._write
+
+    def full(line: bytes) -> Span:
+        if line.startswith(b'{"k":"step"'):
+            return write(line)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(history, "_write", full)
+    for record in load.records:
+        state.apply(record)
+        history.append(record, state)
+    history.close()
+    assert 0 < len(history) <= len(load.records)
+    assert history.gap.endswith("No space left on device")
 
 
 # --- large ones ----------------------------------------------------------------------------------

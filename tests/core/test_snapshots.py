@@ -11,7 +11,8 @@ from helpers import Bench
 from minisgl_tui.engine.config import EngineConfig
 from minisgl_tui.engine.events import StepRecord
 from minisgl_tui.engine.sampling import SamplingParams, TokenLogprobs
-from minisgl_tui.engine.state import EngineState, NodeState, RequestState, Snapshot
+from minisgl_tui.engine.snapshot import NodeState, RequestState, Snapshot
+from minisgl_tui.engine.state import EngineState
 from test_oracle import run_load
 
 
@@ -74,7 +75,7 @@ def test_the_digest_tells_the_smallest_change_anywhere() -> None:
         seen.add(digest)
 
     for name in ("step", "now", "free", "evictable", "step_seconds"):
-        other = EngineState.restore(bench.state.snapshot())
+        other = EngineState.restore(through_the_wire(bench.state.snapshot()))
         setattr(other, name, getattr(other, name) + 1)
         differs(name)
     for change in (
@@ -91,7 +92,7 @@ def test_the_digest_tells_the_smallest_change_anywhere() -> None:
         lambda s: s.waiting.append(8),
         lambda s: s.timings.clear(),
     ):
-        other = EngineState.restore(bench.state.snapshot())
+        other = EngineState.restore(through_the_wire(bench.state.snapshot()))
         change(other)
         differs("a change")
 

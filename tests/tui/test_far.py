@@ -5,7 +5,8 @@ import random
 import pytest
 from minisgl_tui.engine.config import EngineConfig
 from minisgl_tui.engine.sampling import SamplingParams
-from minisgl_tui.engine.state import ROOT, EngineState, NodeState
+from minisgl_tui.engine.snapshot import NodeState
+from minisgl_tui.engine.state import ROOT, EngineState
 from minisgl_tui.tui.cells import FREE, HELD, PRIVATE, SHARED, STYLES, CellMap
 from minisgl_tui.tui.outline import CHILDREN, Outline
 from minisgl_tui.tui.selection import Target

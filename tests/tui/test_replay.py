@@ -7,7 +7,8 @@ from pathlib import Path
 import msgspec
 import pytest
 from minisgl_tui.engine.sampling import SamplingParams
-from minisgl_tui.engine.state import EngineState, Snapshot
+from minisgl_tui.engine.snapshot import Snapshot
+from minisgl_tui.engine.state import EngineState
 from minisgl_tui.engine.trace import Header, Model, Piece, TraceWriter, new_header
 from minisgl_tui.engine.trace_file import Trace
 from minisgl_tui.tui.cli import main

@@ -6,7 +6,7 @@ from math import exp, log
 import pytest
 from minisgl_tui.engine.plan import Plan, StepOutput
 from minisgl_tui.engine.sampling import SamplingParams, TokenLogprobs
-from minisgl_tui.engine.state import RequestState
+from minisgl_tui.engine.snapshot import RequestState
 from minisgl_tui.tui.screens.tokens import TokensScreen
 from minisgl_tui.tui.selection import Target
 from minisgl_tui.tui.text import plain

@@ -9,7 +9,8 @@ from minisgl_tui.engine.config import EngineConfig
 from minisgl_tui.engine.engine import Engine
 from minisgl_tui.engine.sampling import SamplingParams
 from minisgl_tui.engine.simulate import SimulatedRunner, random_tokens
-from minisgl_tui.engine.state import EngineState, RequestState
+from minisgl_tui.engine.snapshot import RequestState
+from minisgl_tui.engine.state import EngineState
 from minisgl_tui.tui.cells import GLYPHS, STYLES, CellMap, code_for
 from minisgl_tui.tui.decoding import Texts
 from minisgl_tui.tui.explain import NOTES, explain

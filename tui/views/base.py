@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from ...engine.events import Position
 from ...engine.request import Status
-from ...engine.state import RequestState
+from ...engine.snapshot import RequestState
 from ..palette import STATUS_GLYPHS
 from ..selection import Links, Target
 from ..store import Store

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from ...engine import events as ev
 from ...engine.request import Status
-from ...engine.state import RequestState, RowState
+from ...engine.snapshot import RequestState, RowState
 from ..explain import why_deferred
 from ..store import Store
 from ..text import Line, bar, cell_len, clip, pad, plural

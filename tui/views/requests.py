@@ -1,6 +1,6 @@
 """The requests pane: a line a request; the selected one unfolds to its whole prompt and answer."""
 
-from ...engine.state import RequestState
+from ...engine.snapshot import RequestState
 from ..store import Store
 from ..text import Line, clip, clip_left, plural, visible, wrap
 from .base import Column, RequestLines, fit_table, glyph_of

@@ -8,7 +8,7 @@ from math import exp, log
 from typing import NamedTuple
 
 from ...engine.sampling import SamplingParams, TokenLogprobs
-from ...engine.state import RequestState
+from ...engine.snapshot import RequestState
 from ..selection import Target
 from ..store import Store
 from ..text import Line, cell_len, clip, pad, wrap

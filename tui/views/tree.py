@@ -3,7 +3,8 @@
 Which nodes show is the outline's business (`outline.py`): a large tree is folded up.
 """
 
-from ...engine.state import EngineState, NodeState
+from ...engine.snapshot import NodeState
+from ...engine.state import EngineState
 from ..cells import EVICTABLE, GLYPHS, STYLES, code_for
 from ..outline import Outline, OutlineRow
 from ..selection import Links, Target
