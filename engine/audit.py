@@ -114,6 +114,7 @@ def compare(engine: Engine, state: EngineState) -> list[str]:
             "block_table",
             "cached_tokens",
             "preemptions",
+            "queued_step",
         ):
             a, b = getattr(request, name), getattr(seen, name)
             if a != b:
@@ -128,7 +129,8 @@ def _compare_node(node: Node, state: EngineState) -> list[str]:
     if seen is None:
         return []
     parent = node.parent.id if node.parent else ROOT
-    names = ("start", "tokens", "blocks", "refs", "hits", "created", "last_used", "pinned_children")
+    names = ("start", "tokens", "blocks", "refs", "hits", "created", "last_used")
+    names += ("pinned_children", "priority")
     found = [
         f"node {node.id} {name}: engine {getattr(node, name)}, picture {getattr(seen, name)}"
         for name in names

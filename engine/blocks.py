@@ -40,6 +40,12 @@ class BlockPool:
         """The free list as it stands, for audits."""
         return tuple(self._free)
 
+    def adopt(self, state: bytes | bytearray) -> None:
+        """Become the pool whose blocks are in ``state``, a `BlockState` each."""
+        self.state[:] = state
+        free = (i for i, what in enumerate(state) if what == BlockState.FREE)
+        self._free = sorted(free, reverse=True)
+
     def take(self, count: int) -> list[int]:
         """Make ``count`` free blocks PRIVATE. The caller has checked `num_free`."""
         if count > len(self._free):

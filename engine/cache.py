@@ -16,6 +16,7 @@ from .events import Allocated, EventLog, Evicted, Extended, Inserted, Released, 
 from .policies import EvictionPolicy
 from .radix import Cut, Match, RadixTree, Trim, Use
 from .request import Request
+from .state import EngineState
 
 NO_REQUEST = -1
 
@@ -35,6 +36,12 @@ class PrefixCache:
     def begin_step(self, step: int) -> None:
         self.step = step
         self._inserted = []
+
+    def adopt(self, state: EngineState) -> None:
+        """Become the pool and the tree in ``state``; both are empty so far."""
+        self.step = state.step
+        self.pool.adopt(state.block_state)
+        self.tree.adopt(state.nodes, state.next_node)
 
     # --- looking ---------------------------------------------------------------------------------
 
@@ -124,6 +131,10 @@ class PrefixCache:
         inserted, self._inserted = self._inserted, []
         for block in reversed(inserted):
             self._to_free(self.tree.withdraw(block), "withdrawn", NO_REQUEST)
+
+    def clear(self, blocks: int) -> None:
+        """Evict until ``blocks`` blocks are free; the caller has checked `available`."""
+        self._evict(blocks - self.pool.num_free, "capacity", NO_REQUEST)
 
     def reset(self) -> int:
         """Evict everything that nobody holds; returns the number of blocks freed."""

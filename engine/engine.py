@@ -8,17 +8,28 @@ work between steps. Text, models and devices are not its business: it deals in t
 import time
 from collections.abc import Callable, Sequence
 from heapq import heapify, heappop, heappush
+from math import inf
 
 from .cache import PrefixCache
 from .config import LARGEST, EngineConfig
 from .errors import RequestRefused
-from .events import EventLog, Finished, Refused, Sampled, StepBegan, StepFailed, Submitted
+from .events import (
+    EventLog,
+    Finished,
+    Position,
+    Refused,
+    Sampled,
+    StepBegan,
+    StepFailed,
+    Submitted,
+)
 from .interrupts import Interrupts
 from .plan import Plan, Row, Runner, StepOutput
 from .policies import make_policies
 from .request import FinishReason, Request, Status
 from .sampling import SamplingParams
 from .scheduler import Scheduler
+from .state import EngineState
 
 Clock = Callable[[], float]
 
@@ -50,7 +61,35 @@ class Engine:
         self._deadlines: list[tuple[float, int, float]] = []  # (when, request, timeout), a heap
         self._interrupts = Interrupts()
         self._in_step = False
-        self._aborted: dict[int, FinishReason] = {}  # while their step was being executed
+        # Those that were ended, and why, while their step was being executed.
+        self._aborted: dict[int, tuple[FinishReason, str]] = {}
+
+    @classmethod
+    def resume(
+        cls, state: EngineState, runner: Runner, clock: Clock, after: Position, next_id: int = 0
+    ) -> "Engine":
+        """One that goes on from ``state``, the picture of an engine after the event at ``after``.
+
+        The KV in ``state`` has to be in the runner's blocks. New requests are numbered from
+        ``next_id`` on, or as ``state`` suggests. The picture does not tell in which order blocks
+        are free, nor what a policy remembers; that begins anew.
+        """
+        engine = cls(state.config, runner, clock)
+        engine.step_count = state.step
+        engine.log.go_on_after(after)
+        engine.cache.adopt(state)
+        for seen in state.requests.values():
+            if seen.live:
+                request = seen.request()
+                engine._set_limits(request)
+                engine.requests[request.id] = request
+                if seen.timeout is not None:
+                    when = seen.submitted_at + seen.timeout
+                    heappush(engine._deadlines, (when, request.id, seen.timeout))
+        engine.scheduler.waiting.extend(engine.requests[id] for id in state.waiting)
+        engine.scheduler.running.extend(engine.requests[id] for id in state.running)
+        engine._next_id = next_id or max(state.requests, default=-1) + 1
+        return engine
 
     # --- requests --------------------------------------------------------------------------------
 
@@ -92,14 +131,10 @@ class Engine:
         self.runner.check(params)
         _check_options(n, priority, salt, timeout, name)
         group = self._next_id
-        ends = frozenset(params.stop_token_ids)
-        if not params.ignore_eos or params.grammar:
-            ends |= self._eos
         requests: list[Request] = []
         for i in range(n):
             request = Request(group + i, list(prompt), params.sample(i), priority, salt, group)
-            request.max_len = min(request.max_len, self.config.max_model_len)
-            request.ends = ends
+            self._set_limits(request)
             requests.append(request)
             if self.log.on:
                 self.log.add(
@@ -125,6 +160,13 @@ class Engine:
                 self._set_deadline(request, timeout)
         self._close_record()
         return requests
+
+    def _set_limits(self, request: Request) -> None:
+        """Say when ``request`` ends."""
+        request.max_len = min(request.max_len, self.config.max_model_len)
+        request.ends = frozenset(request.params.stop_token_ids)
+        if not request.params.ignore_eos or request.params.grammar:
+            request.ends |= self._eos
 
     def check(self, prompt: list[int], params: SamplingParams | None = None) -> None:
         """Raise what `submit` would raise for ``prompt``, without queueing anything."""
@@ -169,28 +211,28 @@ class Engine:
         self._close_record()
         raise RequestRefused(message)
 
-    def abort(self, request_id: int) -> bool:
-        """End a request; false if it is unknown or has ended already.
+    def abort(self, request_id: int, message: str = "") -> bool:
+        """End a request, and say why; false if it is unknown or has ended already.
 
         Between steps it ends at once. From within a step (a runner's callback) it ends with the
         step, and the token sampled meanwhile is dropped.
         """
-        return self._end(request_id, FinishReason.ABORT)
+        return self._end(request_id, FinishReason.ABORT, message)
 
     def stop(self, request_id: int) -> bool:
         """End a request whose answer is complete by something that only its client sees, such as a
         stop string; otherwise as `abort`."""
         return self._end(request_id, FinishReason.STOP)
 
-    def _end(self, request_id: int, reason: FinishReason) -> bool:
+    def _end(self, request_id: int, reason: FinishReason, message: str = "") -> bool:
         request = self.requests.get(request_id)
         if request is None or request.finished or request_id in self._aborted:
             return False
         if self._in_step:
-            self._aborted[request_id] = reason
+            self._aborted[request_id] = (reason, message)
             return True
         try:
-            self.scheduler.finish(request, reason)
+            self.scheduler.finish(request, reason, message)
         finally:
             self._forget_ended()
         self._close_record()
@@ -261,6 +303,7 @@ class Engine:
                 running=len(self.scheduler.running),
                 free=self.cache.free,
                 evictable=self.cache.evictable,
+                ratio=self.scheduler.ratio,
             )
         )
 
@@ -270,12 +313,16 @@ class Engine:
             heapify(self._deadlines)
         heappush(self._deadlines, (self.clock() + timeout, request.id, timeout))
 
+    def expire(self, request_id: int, timeout: float) -> None:
+        """Let the ``timeout`` seconds of a request be over: the next step aborts it."""
+        heappush(self._deadlines, (-inf, request_id, timeout))
+
     def _expire(self, now: float) -> None:
         """Abort the requests whose time is up."""
         while self._deadlines and self._deadlines[0][0] <= now:
             _, request_id, timeout = heappop(self._deadlines)
             request = self.requests.get(request_id)
-            if request is not None:
+            if request is not None and not request.finished:
                 self.scheduler.finish(
                     request,
                     FinishReason.ABORT,
@@ -311,9 +358,9 @@ class Engine:
             self.scheduler.finish(request, reason)
 
     def _end_aborted(self) -> None:
-        for request_id, reason in sorted(self._aborted.items()):
+        for request_id, (reason, message) in sorted(self._aborted.items()):
             if not self.requests[request_id].finished:
-                self.scheduler.finish(self.requests[request_id], reason)
+                self.scheduler.finish(self.requests[request_id], reason, message)
 
     def _append(
         self, rows: Sequence[Row], tokens: Sequence[int]

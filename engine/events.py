@@ -211,8 +211,12 @@ class Evicted(Event, frozen=True):
 # --- the step ------------------------------------------------------------------------------------
 
 
-class StepBegan(Event, frozen=True):
-    """The numbers the scheduler starts a step from. Blocks: ``free``, ``evictable``."""
+class StepBegan(Event, frozen=True, omit_defaults=True):
+    """The numbers the scheduler starts a step from. Blocks: ``free``, ``evictable``.
+
+    ``ratio`` is the share of what running requests may still generate that the admission policy
+    keeps room for, if it is one with a share that it adapts.
+    """
 
     step: int
     budget: int
@@ -220,6 +224,7 @@ class StepBegan(Event, frozen=True):
     running: int
     free: int
     evictable: int
+    ratio: float = 0.0
 
 
 class StepFailed(Event, frozen=True):
@@ -330,6 +335,10 @@ class EventLog:
             self.on = bool(self._listeners)
 
         return stop
+
+    def go_on_after(self, position: Position) -> None:
+        """Number what follows as if the events up to ``position`` had been added here."""
+        self.step, self._first = position.step, position.event + 1
 
     def begin_step(self, step: int) -> None:
         self.step = step

@@ -18,12 +18,13 @@ Three facts keep it simple:
 The idea of a radix tree over KV is SGLang's (arXiv 2312.07104).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush, heapreplace
 from typing import NamedTuple
 
 from .policies import EvictionPolicy
+from .snapshot import NodeState
 
 
 class Node:
@@ -387,6 +388,30 @@ class RadixTree:
         if len(self._offered) > 2 * self.num_nodes + 64:  # the same ones again and again
             self._offered = [n for n in dict.fromkeys(self._offered) if n.evictable]
         self._offered.append(node)
+
+    # --- taking over -----------------------------------------------------------------------------
+
+    def adopt(self, stored: Mapping[int, NodeState], next_id: int) -> None:
+        """Become the tree in ``stored``, whose next new node is ``next_id``; it is empty so far."""
+        self._next_id = next_id
+        root = stored[self.root.id]
+        self.root.pinned_children = root.pinned_children
+        stack = [(id, self.root) for id in root.children]
+        while stack:
+            id, parent = stack.pop()
+            seen = stored[id]
+            key = self._key(parent, seen.tokens[: self.block_size], seen.salt)
+            node = Node(id, parent, key, seen.start, seen.created)
+            parent.children[key] = node
+            self.num_nodes += 1
+            self._append(node, seen.tokens, seen.blocks)
+            node.refs, node.pinned_children = seen.refs, seen.pinned_children
+            node.hits, node.priority = seen.hits, seen.priority
+            node.last_used = seen.last_used
+            self.evictable_blocks += 0 if node.pinned else len(node.blocks)
+            stack += [(child, node) for child in seen.children]
+        for node in self.nodes():
+            self._offer(node)
 
     # --- for audits and pictures -----------------------------------------------------------------
 

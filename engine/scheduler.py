@@ -17,7 +17,7 @@ from .cache import PrefixCache
 from .config import EngineConfig
 from .events import Admitted, Decoding, Deferred, EventLog, Finished, Preempted, Scheduled, Starved
 from .plan import Plan, Row
-from .policies import AGEING_STEPS, Policies
+from .policies import AGEING_STEPS, Policies, Reserve
 from .radix import Match
 from .request import FinishReason, Request, Status
 
@@ -42,6 +42,18 @@ class Scheduler:
         self._rows: list[Row] = []
         self._admitted: list[Request] = []
         self._ended: list[Request] = []
+
+    @property
+    def ratio(self) -> float:
+        """The share of room that the admission policy keeps, if it is one that adapts it."""
+        policy = self._policies.admission
+        return policy.ratio if isinstance(policy, Reserve) else 0.0
+
+    @ratio.setter
+    def ratio(self, ratio: float) -> None:
+        policy = self._policies.admission
+        if isinstance(policy, Reserve):
+            policy.ratio = ratio
 
     def submit(self, request: Request) -> None:
         request.queued_step = self.cache.step
@@ -88,9 +100,7 @@ class Scheduler:
                     self.log.add(Starved(request.id, "no_budget", request.remaining))
                 continue
             while self.cache.room(request) < 1:
-                candidates = [request, *order]
-                victim = self._policies.preemption.victim(candidates)
-                self._preempt(victim, request, len(candidates))
+                victim = self._preempt_one([request, *order], request)
                 preempted = True
                 if victim is request:
                     break
@@ -116,8 +126,15 @@ class Scheduler:
                 chunk = request.chunks_done
                 self.log.add(Scheduled(request.id, start, count, chunk, chunk + rest))
 
-    def _preempt(self, victim: Request, for_request: Request, among: int) -> None:
-        """Send ``victim`` back to the head of the queue, to be recomputed."""
+    def give_back(self, blocks: int) -> None:
+        """Between steps: have ``blocks`` blocks free, of cached prefixes and then of requests."""
+        while self.cache.available < blocks:
+            self._preempt_one(self.running, self.running[0])
+        self.cache.clear(blocks)
+
+    def _preempt_one(self, candidates: Sequence[Request], for_request: Request) -> Request:
+        """Send the policy's victim back to the head of the queue, to be recomputed."""
+        victim, among = self._policies.preemption.victim(candidates), len(candidates)
         free, evictable, lost = self.cache.free, self.cache.evictable, victim.computed
         self.running.remove(victim)
         victim.status = Status.PREEMPTED
@@ -128,6 +145,7 @@ class Scheduler:
         if self.log.on:
             need = 1  # `room` was less than one token: the next block is what is missing
             self.log.add(Preempted(victim.id, for_request.id, need, free, evictable, lost, among))
+        return victim
 
     # --- admission -------------------------------------------------------------------------------
 

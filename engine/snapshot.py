@@ -11,7 +11,7 @@ import msgspec
 
 from . import events as ev
 from .config import EngineConfig
-from .request import Status
+from .request import Request, Status
 from .sampling import SamplingParams, TokenLogprobs
 from .stats import Statistics
 
@@ -45,6 +45,8 @@ class RequestState(msgspec.Struct):
     salt: str = ""
     group: int = NOBODY  # samples of one prompt share the id of the first
     name: str = ""  # what its caller calls it, such as the id of a server's answer
+    queued_step: int = 0  # when it last joined the queue
+    timeout: float | None = None  # seconds after `submitted_at` at which it is aborted
 
     @property
     def output(self) -> list[int]:
@@ -64,6 +66,20 @@ class RequestState(msgspec.Struct):
         other.logprobs = self.logprobs[:]
         return other
 
+    def request(self) -> Request:
+        """The live request that this is the picture of; it shares nothing with it."""
+        prompt = self.tokens[: self.prompt_len]
+        request = Request(self.id, prompt, self.params, self.priority, self.salt, self.group)
+        request.tokens = self.tokens[:]
+        request.status, request.computed = self.status, self.computed
+        request.block_table = self.block_table[:]
+        request.cached_tokens, request.preemptions = self.cached_tokens, self.preemptions
+        request.queued_step, request.chunks_done = self.queued_step, self.chunk
+        if request.prompt_logprobs:  # not in the picture; what counts is how many there are
+            scored = self.prompt_len if self.output else 1 + self.computed
+            request.prompt_logprobs = [None] * min(scored, self.prompt_len)
+        return request
+
 
 class NodeState(msgspec.Struct):
     """A node of the radix tree; ``start`` is the position of its first token in the prefix."""
@@ -80,6 +96,7 @@ class NodeState(msgspec.Struct):
     hits: int = 0
     last_used: int = 0
     salt: str = ""
+    priority: int = 0  # the most urgent (lowest) of the requests that used it
 
     @property
     def pinned(self) -> bool:
@@ -133,3 +150,4 @@ class Snapshot(msgspec.Struct, kw_only=True):
     step_seconds: float
     timings: dict[str, float]
     stats: Statistics
+    next_node: int = 0  # 0: not told

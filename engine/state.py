@@ -46,6 +46,7 @@ class EngineState:
         self.block_state = bytearray(config.num_blocks)
         self.block_owner = array("i", [NOBODY]) * config.num_blocks  # node if cached, else request
         self.nodes: dict[int, NodeState] = {ROOT: NodeState(ROOT, NOBODY, 0, 0)}
+        self.next_node = 1  # the id of the next new one
         self.free = config.num_blocks
         self.cached = 0  # blocks in the tree, held or not
         self.evictable = 0  # those of them that could be evicted now
@@ -75,6 +76,7 @@ class EngineState:
             block_owner=_little_endian(self.block_owner).tobytes(),
             timings=dict(self.timings),
             stats=self.stats.copy(),
+            next_node=self.next_node,
         )
 
     @classmethod
@@ -92,6 +94,7 @@ class EngineState:
         state.block_owner = _little_endian(array("i", snapshot.block_owner))
         state.timings = dict(snapshot.timings)
         state.stats = snapshot.stats.copy()
+        state.next_node = snapshot.next_node or max(snapshot.nodes) + 1
         return state
 
     def _share(self) -> None:
@@ -200,6 +203,8 @@ class EngineState:
             salt=e.salt,
             group=e.group,
             name=e.name,
+            queued_step=self.step,
+            timeout=e.timeout,
         )
         self.waiting.append(e.req)
 
@@ -221,6 +226,7 @@ class EngineState:
             node = self._node(held.id)
             node.hits += 1
             node.last_used = self.step
+            node.priority = min(node.priority, request.priority)
             self._hold(node)
         self.notes.append(e)
 
@@ -244,6 +250,7 @@ class EngineState:
         self.waiting.insert(0, e.req)
         request.status = Status.PREEMPTED
         request.preemptions += 1
+        request.queued_step = self.step
         request.chunk = request.chunks = 0
         self.notes.append(e)
 
@@ -289,10 +296,11 @@ class EngineState:
     def _inserted(self, e: ev.Inserted) -> None:
         parent = self._node(e.parent)
         start = parent.start + len(parent.tokens)
-        node = NodeState(
-            e.node, e.parent, start, self.step, list(e.tokens), last_used=self.step, salt=e.salt
-        )
+        node = NodeState(e.node, e.parent, start, self.step, list(e.tokens))
+        node.last_used, node.salt = self.step, e.salt
+        node.priority = self.requests[e.req].priority
         self.nodes[e.node] = node
+        self.next_node = e.node + 1
         parent.children.append(e.node)
         self._publish(node, e.blocks)
         self.evictable += len(e.blocks)
@@ -328,8 +336,10 @@ class EngineState:
             hits=node.hits,
             last_used=node.last_used,
             salt=node.salt,
+            priority=node.priority,
         )
         self.nodes[e.upper] = upper
+        self.next_node = e.upper + 1
         parent.children[parent.children.index(node.id)] = e.upper
         node.parent = e.upper
         node.start += e.tokens

@@ -52,6 +52,15 @@ class Model(msgspec.Struct, frozen=True, omit_defaults=True):
     path: str = ""
 
 
+class ForkedFrom(msgspec.Struct, frozen=True):
+    """The run that a fork goes on from: ``epoch`` of its recording, the position ``at`` whose event
+    is the last they have in common, and what is different in the fork (`fork.Changes`)."""
+
+    epoch: str
+    at: str
+    changes: dict[str, Any]
+
+
 class Header(msgspec.Struct, frozen=True, kw_only=True, tag_field="k", tag="header"):
     """The first line. ``t0`` is the time of day in seconds since 1970 when the engine's clock said
     ``clock``. ``chat`` is what the model's chat template puts before and after a question, and
@@ -67,6 +76,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True, tag_field="k", tag="head
     program: str = ""
     chat: tuple[str, str] = ("", "")
     drops_first_space: bool = False
+    forked_from: ForkedFrom | None = None
 
 
 class Vocab(msgspec.Struct, frozen=True, tag_field="k", tag="vocab", omit_defaults=True):
