@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from minisgl_tui.tui import cli
+from minisgl_tui.tui.workload_flags import workload_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -126,4 +127,4 @@ def test_the_policy_that_the_readme_shows_runs_and_is_measured(tmp_path: Path) -
 def test_a_system_prompt_on_the_command_line_wins_everywhere(words: list[str]) -> None:
     parser, _ = cli._parser()
     args = parser.parse_args(["run", "--system", "Be brief.", *words])
-    assert {request.system for request in cli._workload(args).expanded()} == {"Be brief."}
+    assert {request.system for request in workload_of(args).expanded()} == {"Be brief."}
