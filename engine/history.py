@@ -25,7 +25,7 @@ from .events import AnyEvent, Position, StepRecord
 from .garbage import no_collection
 from .snapshot import RequestState, Snapshot
 from .state import RETAIN_FINISHED, EngineState
-from .trace import Ended, LineMaker, Snap
+from .trace import Ended, LineMaker, Snap, read_record
 
 KEEP = 12  # states found lately …
 KEEP_BYTES = 64 << 20  # … unless they would be longer than this as lines …
@@ -250,9 +250,10 @@ class History:
         """Record ``number``, from 0 on."""
         line = self._read(Span(self._offsets[number], self._lengths[number]))
         try:
-            return _RECORD.decode(line)
-        except msgspec.ValidationError:
-            return self._without_unknown(line, number)
+            return read_record(line, self.unknown)
+        except msgspec.DecodeError as error:
+            at = Position(self._steps[number], self._firsts[number])
+            raise UserError(f"the recording is damaged at {at}: {error}") from error
 
     def records(self, first: int = 0, end: int | None = None) -> Iterator[StepRecord]:
         """Those from ``first`` on, before ``end``, read as they are asked for."""
@@ -382,24 +383,6 @@ class History:
             self._file.seek(span.offset)
             return self._file.read(span.length)
 
-    def _without_unknown(self, line: bytes, number: int) -> StepRecord:
-        """A record of a newer program, less the events of kinds that are not known here."""
-        try:
-            loose = msgspec.json.decode(line, type=dict)
-            events = loose.pop("events", [])
-            record = msgspec.convert(loose, StepRecord)
-            for event in events:
-                if event.get("k") in _KINDS:
-                    record.events.append(msgspec.convert(event, AnyEvent))
-                else:
-                    self.unknown[str(event.get("k"))] += 1
-        except (msgspec.ValidationError, AttributeError) as error:
-            at = Position(self._steps[number], self._firsts[number])
-            raise UserError(f"the recording is damaged at {at}: {error}") from error
-        return record
 
-
-_RECORD = msgspec.json.Decoder(StepRecord)
 _SNAP = msgspec.json.Decoder(Snap)
 _ENDED = msgspec.json.Decoder(Ended)
-_KINDS = {kind.__struct_config__.tag for kind in AnyEvent.__args__}

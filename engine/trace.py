@@ -17,6 +17,7 @@ import os
 import threading
 import time
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
@@ -137,6 +138,32 @@ def new_header(config: EngineConfig, model: Model, clock: float, speller: Spelle
 
 _encode = msgspec.json.Encoder().encode
 _PIECE = 256  # nodes or requests
+_RECORD = msgspec.json.Decoder(ev.StepRecord)
+_KINDS = {kind.__struct_config__.tag for kind in ev.AnyEvent.__args__}
+
+
+def read_record(line: bytes | str, unknown: Counter[str]) -> ev.StepRecord:
+    """The record in a line, less the events of kinds that only a newer program knows: those are
+    counted in ``unknown``. Raises msgspec.DecodeError for what is no record."""
+    try:
+        return _RECORD.decode(line)
+    except msgspec.ValidationError:
+        loose = msgspec.json.decode(line, type=dict)
+    events = msgspec.convert(loose.pop("events", []), list[dict])
+    record = msgspec.convert(loose, ev.StepRecord)
+    for event in events:
+        if event.get("k") in _KINDS:
+            record.events.append(msgspec.convert(event, ev.AnyEvent))
+        else:
+            unknown[str(event.get("k"))] += 1
+    return record
+
+
+def pieces(vocab: Vocab) -> Iterator[tuple[int, Piece]]:
+    """The tokens that a line spells."""
+    for id, text in zip(vocab.ids, vocab.texts, strict=False):
+        raw = vocab.raw.get(id)
+        yield id, Piece(text, text.encode() if raw is None else raw)
 
 
 class LineMaker:
@@ -252,6 +279,13 @@ class TraceWriter:
         if self._queued - self._written > QUEUE_BYTES:
             self._fail(f"the disk is {QUEUE_BYTES >> 20} MB behind")
 
+    def spell(self, tokens: Iterable[int]) -> None:
+        """Have tokens told that come up otherwise than in an event: in the state it begins with."""
+        new = set(tokens) - self._spelled
+        if new and self._speller:
+            self._spelled |= new
+            self._queue.put(sorted(new))
+
     def write_snapshot(self, state: EngineState) -> None:
         """For a recording that does not begin with an empty engine; others come by themselves."""
         self._lines.begin_snapshot()
@@ -268,18 +302,13 @@ class TraceWriter:
         """Have the tokens told that come up for the first time."""
         for event in events:
             if isinstance(event, ev.Submitted):
-                new = set(event.prompt)
+                self.spell(event.prompt)
             elif isinstance(event, ev.Sampled):
                 new = set(event.tokens)
                 for logprobs in event.logprobs:
                     if logprobs is not None:
                         new.update(token for token, _ in logprobs.top)
-            else:
-                continue
-            new -= self._spelled
-            if new:
-                self._spelled |= new
-                self._queue.put(sorted(new))
+                self.spell(new)
 
     # --- the writer's thread ---------------------------------------------------------------------
 

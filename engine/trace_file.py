@@ -15,7 +15,7 @@ import msgspec
 
 from .errors import UserError
 from .history import History, Span
-from .trace import KIND, VERSION, Header, Piece, Vocab
+from .trace import KIND, VERSION, Header, Piece, Vocab, pieces
 
 Progress = Callable[[float], object]
 
@@ -54,14 +54,12 @@ class Trace:
 
     def vocabulary(self) -> dict[int, Piece]:
         """Every token that comes up, as far as the recording spells it."""
-        pieces: dict[int, Piece] = {}
+        found: dict[int, Piece] = {}
         for span in self._vocabulary:
             self._file.seek(span.offset)
-            vocab = msgspec.json.decode(self._file.read(span.length), type=Vocab)
-            for id, text in zip(vocab.ids, vocab.texts, strict=False):
-                raw = vocab.raw.get(id)
-                pieces[id] = Piece(text, text.encode() if raw is None else raw)
-        return pieces
+            line = self._file.read(span.length)
+            found.update(pieces(msgspec.json.decode(line, type=Vocab)))
+        return found
 
     def close(self) -> None:
         self.history.close()

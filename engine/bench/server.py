@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from time import perf_counter
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx2
 
+from ..asking import base_url, error_message, shortened
 from ..errors import UserError
 from ..sampling import SamplingParams
 from .workloads import BenchRequest
@@ -26,7 +26,6 @@ ToText = Callable[[list[int]], str]
 
 _CONNECT_SECONDS = 10.0
 _MAX_ERROR = 1 << 16  # bytes read of an error's body
-_SHOWN = 160  # characters of a server's answer in an error
 
 
 class RequestFailed(Exception):
@@ -79,7 +78,7 @@ class Server:
     def __init__(
         self, url: str, *, api_key: str | None, timeout: float, to_text: ToText | None = None
     ) -> None:
-        self.url = _base(url)
+        self.url = base_url(url, "--url")
         self.model = ""
         self._timeout = timeout
         self._to_text = to_text
@@ -118,12 +117,12 @@ class Server:
         async with self._errors():
             response = await self._client.get(f"{self.url}/v1/models")
             if response.is_error:
-                raise _Status(response.status_code, _message(response.content))
+                raise _Status(response.status_code, error_message(response.content))
             try:
                 found = response.json()["data"]
                 names = [str(model["id"]) for model in found]
             except (ValueError, KeyError, TypeError):
-                raise RequestFailed(f"/v1/models answers {_shown(response.text)}") from None
+                raise RequestFailed(f"/v1/models answers {shortened(response.text)}") from None
         if not names:
             raise UserError(f"{self.url} lists no model; name one with --model")
         return names[0]
@@ -151,7 +150,7 @@ class Server:
             self._client.stream("POST", f"{self.url}/v1/completions", json=body) as response,
         ):
             if response.is_error:
-                raise _Status(response.status_code, _message(await _start(response)))
+                raise _Status(response.status_code, error_message(await _start(response)))
             await _follow(response, answer)
         return answer
 
@@ -185,10 +184,10 @@ async def _follow(response: httpx2.Response, answer: Answer) -> None:
         try:
             chunk = json.loads(event.data)
             if "error" in chunk:
-                raise RequestFailed(f"error in the stream: {_message(event.data.encode())}")
+                raise RequestFailed(f"error in the stream: {error_message(event.data.encode())}")
             _take(chunk, now, answer)
         except (ValueError, TypeError, KeyError, AttributeError, IndexError):
-            raise RequestFailed(f"a chunk that is no completion: {_shown(event.data)}") from None
+            raise RequestFailed(f"a chunk that is no completion: {shortened(event.data)}") from None
     if not finished:
         raise RequestFailed("the stream ended without [DONE]")
     if not answer.chunks:
@@ -215,18 +214,6 @@ def _take(chunk: dict[str, Any], now: float, answer: Answer) -> None:
         answer.chunks.append((now, None))
 
 
-def _base(url: str) -> str:
-    """``url`` without a path; UserError where it is none."""
-    try:
-        parts = urlsplit(url)
-        good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:  # a port that is no number
-        good = False
-    if not good:
-        raise UserError(f"--url is {url!r}; give http://HOST:PORT")
-    return url.rstrip("/").removesuffix("/v1")
-
-
 def _advice(error: RequestFailed) -> str:
     status = error.status if isinstance(error, _Status) else None
     if status in (401, 403):
@@ -244,20 +231,3 @@ async def _start(response: httpx2.Response) -> bytes:
         if len(body) > _MAX_ERROR:
             break
     return body
-
-
-def _message(body: bytes) -> str:
-    """What an error body says: OpenAI's ``error.message``, FastAPI's ``detail``, or its text."""
-    text = body.decode(errors="replace")
-    try:
-        data = json.loads(text)
-        found = data.get("error") or data.get("message") or data.get("detail") or data
-        text = str(found["message"] if isinstance(found, dict) and "message" in found else found)
-    except (ValueError, AttributeError):
-        pass
-    return _shown(text)
-
-
-def _shown(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= _SHOWN else f"{line[:_SHOWN]}…"

@@ -36,16 +36,20 @@ class RecordedCodec:
         return _Following(self, prompt)
 
     def token(self, token_id: int) -> str:
-        piece = self._vocabulary.get(token_id)
-        return piece.text if piece else f"⟨{token_id}⟩"
+        return (self._vocabulary.get(token_id) or unspelled(token_id)).text
 
     def chat_frame(self) -> tuple[str, str]:
         return self._frame
 
     def raw(self, token_id: int) -> bytes:
         """The bytes that a token adds to a text."""
-        piece = self._vocabulary.get(token_id)
-        return piece.raw if piece else f"⟨{token_id}⟩".encode()
+        return (self._vocabulary.get(token_id) or unspelled(token_id)).raw
+
+
+def unspelled(token_id: int) -> Piece:
+    """What stands for a token whose text is not known."""
+    text = f"⟨{token_id}⟩"
+    return Piece(text, text.encode())
 
 
 class _Following:
