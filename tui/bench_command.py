@@ -1,7 +1,7 @@
-"""``minisgl-tui bench``: which of the five benchmarks, its flags checked, its figures printed.
+"""``minisgl-tui bench``: which of the benchmarks, its flags checked, its figures printed.
 
 Measuring is done in `engine.bench`, for the server's own cost in `api.overhead` and for the
-screens in `ticks.py`; they come in only when a benchmark starts.
+screens in `ticks.py` and `seeks.py`; they come in only when a benchmark starts.
 """
 
 import argparse
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 RUN_FAILED = 1
 _MAX_REPEATS, _MAX_CONCURRENCY, _MAX_THREADS, _MAX_STREAMS = 1000, 4096, 1024, 1024
+_MAX_RUNNING, _MAX_STEPS = 1024, 1_000_000
 _VOCABULARY, _CONTEXT = 49_152, 1 << 20  # of a server that says nothing about its model
 
 CORE_FLAGS = ("running", "nodes", "blocks")
@@ -48,7 +49,7 @@ def add_parser(commands: Any) -> None:
         help="measure the engine, another one beside it, or a server",
         description="Measure a model on this machine; with --url a server; with --core the "
         "scheduler and the cache alone; with --overhead our server's own cost; with "
-        "--tui the debugger's screens.",
+        "--tui the debugger's screens; with --seek what going through a recording costs.",
     )
     bench.set_defaults(command=run)
     bench.add_argument(
@@ -79,9 +80,13 @@ def add_parser(commands: Any) -> None:
     )
     core.add_argument("--core", action="store_true", help="the core, with a model of no cost")
     core.add_argument("--tui", action="store_true", help="what every pane of the debugger costs")
-    core.add_argument("--running", type=int, metavar="N", help="requests decoding (default: 1000)")
+    core.add_argument("--seek", action="store_true", help="positions of a long recording")
+    core.add_argument(
+        "--running", type=int, metavar="N", help="requests decoding (default: 1000; 64 for --seek)"
+    )
     core.add_argument("--nodes", type=int, metavar="N", help="nodes in the tree (default: 10000)")
     core.add_argument("--blocks", type=int, metavar="N", help="in the pool (default: 100000)")
+    core.add_argument("--steps", type=int, metavar="N", help="of --seek (default: 100000)")
     overhead = bench.add_argument_group("our HTTP server beside the bare engine")
     overhead.add_argument("--overhead", action="store_true", help="with a model of no cost")
     overhead.add_argument(
@@ -122,7 +127,8 @@ def _add_url_flags(flags: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the benchmark that the flags ask for; returns the exit code."""
-    chosen = [f"--{name}" for name in ("core", "overhead", "tui", "url") if getattr(args, name)]
+    kinds = ("core", "overhead", "tui", "seek", "url")
+    chosen = [f"--{name}" for name in kinds if getattr(args, name)]
     if len(chosen) > 1:
         raise UserError(f"{' and '.join(chosen)} are benchmarks apart; give one of them")
     modelless = (*ENGINE_FLAGS, *URL_FLAGS, *OFFLINE_FLAGS, "model", "workload")
@@ -135,6 +141,11 @@ def run(args: argparse.Namespace) -> int:
     if args.tui:
         _refuse(args, (*modelless, "repeats"), "not for --tui, which runs no model; leave it out")
         return _bench_tui(args)
+    if args.seek:
+        _refuse(args, (*modelless, "repeats"), "not for --seek, which runs no model; leave it out")
+        _refuse(args, ("nodes", "blocks"), "not for --seek; leave it out")
+        return _bench_seek(args)
+    _refuse(args, ("steps",), "only for --seek; add that or leave it out")
     _refuse(args, CORE_FLAGS, "only for --core and --tui; add one of them or leave it out")
     repeats = _whole(args.repeats, 3, _MAX_REPEATS, "--repeats")
 
@@ -337,6 +348,17 @@ def _bench_tui(args: argparse.Namespace) -> int:
     results = measure(**_sizes(args), progress=lambda stage: progress(stage, None))
     if sys.stderr.isatty():
         print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+    _print(results, show(results), args.json)
+    return 0
+
+
+def _bench_seek(args: argparse.Namespace) -> int:
+    running = _whole(args.running, 64, _MAX_RUNNING, "--running")
+    steps = _whole(args.steps, 100_000, _MAX_STEPS, "--steps")
+    from .seeks import measure, show
+
+    with progress_bar() as progress:
+        results = measure(running, steps, progress=progress)
     _print(results, show(results), args.json)
     return 0
 

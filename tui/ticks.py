@@ -10,13 +10,14 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from statistics import median
+from statistics import mean, median
 from typing import Any
 
 from textual.drivers.headless_driver import HeadlessDriver
 from textual.pilot import Pilot
 
 from ..engine.bench.core import ENDLESS, loaded_engine
+from ..engine.bench.measures import Spread
 from ..engine.config import EngineConfig
 from ..engine.debugger import Mode
 from ..engine.engine import Engine
@@ -85,16 +86,17 @@ class _Silent:
 
 @dataclass(frozen=True, slots=True)
 class Ticks:
-    """Milliseconds of processor time with one pane active; medians of the three parts, and of all
-    together also the 95th percentile."""
+    """Milliseconds of processor time with one pane active: the medians of the three parts, how all
+    of them together lie, and the mean of what other threads did meanwhile (the history writes its
+    snapshots in one)."""
 
     size: str
     pane: str
     apply: float
     sync: float
     paint: float
-    total: float
-    p95: float
+    total: Spread
+    beside: float
     target: float
 
 
@@ -125,7 +127,7 @@ def measure(
     running: int = 1000,
     nodes: int = 10_000,
     blocks: int = 100_000,
-    ticks: int = 20,
+    ticks: int = 100,
     progress: Callable[[str], None] = lambda stage: None,
 ) -> list[Ticks]:
     """The `Ticks` of every pane at every size."""
@@ -142,14 +144,14 @@ def measure(
 def show(found: list[Ticks]) -> str:
     """A table, with the targets beside the figures."""
     lines = [
-        "ms of processor time a tick of one step: records taken in, what shows worked out, painted",
-        f"{'size':8} {'pane':12} {'apply':>7} {'sync':>7} {'paint':>7} {'total':>7} {'p95':>7}",
+        "ms of processor time a tick of one step: medians of taking records in, working out what",
+        f"shows, and painting; all of it in {found[0].total.count} ticks; beside: other threads",
+        f"{'':21} {'apply':>6} {'sync':>6} {'paint':>6} {Spread.heads()} {'beside':>7}",
     ]
     for t in found:
-        verdict = f"  over {t.target:g}" if t.total > t.target else f"  (< {t.target:g})"
-        parts = (t.apply, t.sync, t.paint, t.total, t.p95)
-        figures = " ".join(f"{part:7.2f}" for part in parts)
-        lines.append(f"{t.size:8} {t.pane:12} {figures}{verdict}")
+        parts = " ".join(f"{part:6.2f}" for part in (t.apply, t.sync, t.paint))
+        figures = f"{parts} {t.total.cells()} {t.beside:7.2f}"
+        lines.append(f"{t.size:8} {t.pane:12} {figures}  {t.total.verdict(t.target)}")
     return "\n".join(lines)
 
 
@@ -169,31 +171,43 @@ async def _at_size(
             app.main.action_pane(number)
             await pilot.pause(0.2)
             parts = [await _tick(app, pilot, app.store, load) for _ in range(ticks + 2)][2:]
-            apply, sync, paint = (1e3 * median(part) for part in zip(*parts, strict=True))
-            totals = sorted(1e3 * sum(part) for part in parts)
-            total, p95 = median(totals), totals[int(0.95 * len(totals))]
-            name, target = f"{size[0]}×{size[1]}", SIZES[size]
-            found.append(Ticks(name, pane.view.name, apply, sync, paint, total, p95, target))
+            apply, sync, paint, beside = zip(*parts, strict=True)
+            found.append(
+                Ticks(
+                    size=f"{size[0]}×{size[1]}",
+                    pane=pane.view.name,
+                    apply=median(apply),
+                    sync=median(sync),
+                    paint=median(paint),
+                    total=Spread.of([sum(part[:3]) for part in parts]),
+                    beside=mean(beside),
+                    target=SIZES[size],
+                )
+            )
         app.exit()
     return found
 
 
 async def _tick(
     app: DebuggerApp, pilot: Pilot[None], store: Store, load: Load
-) -> tuple[float, float, float]:
-    """Seconds to take one step's records in, to work out what shows, and to paint it."""
+) -> tuple[float, float, float, float]:
+    """Milliseconds to take one step's records in, to work out what shows, and to paint it; and
+    those of other threads."""
     records = load.step()
     await asyncio.sleep(0)
-    began = time.process_time()
+    all_began, began = time.process_time(), time.thread_time()
     for record in records:
         store.apply(record)
-    applied = time.process_time()
+    applied = time.thread_time()
     assert app.main is not None
     store.settle()
     app.main.sync()
-    synced = time.process_time()
+    synced = time.thread_time()
     written = _Drain.written
     await asyncio.sleep(_PAINT)
     while _Drain.written == written:
         await asyncio.sleep(_PAINT)
-    return applied - began, synced - applied, time.process_time() - synced
+    painted = time.thread_time()
+    beside = time.process_time() - all_began - (painted - began)
+    parts = applied - began, synced - applied, painted - synced, max(0.0, beside)
+    return tuple(1e3 * seconds for seconds in parts)  # pyright: ignore[reportReturnType]

@@ -132,6 +132,37 @@ def percentile(samples: Sequence[float], q: float) -> float | None:
     return sorted(samples)[max(1, ceil(q * len(samples))) - 1] if samples else None
 
 
+class Spread(msgspec.Struct, frozen=True):
+    """How samples lie, in their own unit: nearest ranks, and the most. ``count`` of them."""
+
+    count: int
+    p50: float
+    p95: float
+    p99: float
+    max: float
+
+    @classmethod
+    def of(cls, samples: Sequence[float]) -> "Spread":
+        """Of at least one sample."""
+        ranks = (percentile(samples, q) or 0.0 for q in (0.5, 0.95, 0.99, 1.0))
+        return cls(len(samples), *ranks)
+
+    @staticmethod
+    def heads() -> str:
+        """What stands above `cells`."""
+        return f"{'p50':>7} {'p95':>7} {'p99':>7} {'max':>7}"
+
+    def cells(self) -> str:
+        return f"{self.p50:7.2f} {self.p95:7.2f} {self.p99:7.2f} {self.max:7.2f}"
+
+    def verdict(self, target: float) -> str:
+        """How far up the samples keep to ``target``."""
+        if self.max <= target:
+            return f"all under {target:g}"
+        kept = [name for name in ("p50", "p95", "p99") if getattr(self, name) <= target]
+        return f"{kept[-1]} under {target:g}" if kept else f"over {target:g}"
+
+
 def report(workload: str, requests: int, runs: Sequence[Run]) -> Report:
     """The medians over ``runs``, of which there is at least one."""
     roofs = [run.roof for run in runs if run.roof is not None]

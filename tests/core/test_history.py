@@ -9,56 +9,14 @@ import msgspec
 import pytest
 from helpers import Bench
 from minisgl_tui.engine import trace as trace_module
-from minisgl_tui.engine.config import EngineConfig
-from minisgl_tui.engine.engine import Engine
+from minisgl_tui.engine.bench.busy import Busy
 from minisgl_tui.engine.errors import UserError
 from minisgl_tui.engine.events import Position, StepRecord
 from minisgl_tui.engine.history import History, Span
-from minisgl_tui.engine.plan import Plan, StepOutput
-from minisgl_tui.engine.sampling import SamplingParams
-from minisgl_tui.engine.simulate import VirtualClock
 from minisgl_tui.engine.state import EngineState
 from minisgl_tui.engine.trace import Header, Model, TraceWriter
 from minisgl_tui.engine.trace_file import Trace
 from test_oracle import run_load
-
-
-class Busy:
-    """An engine that always has ``running`` requests of some hundred tokens, half of them behind
-    one of a few system prompts, and a runner that computes nothing."""
-
-    def __init__(self, running: int, blocks: int = 4096) -> None:
-        self.config = EngineConfig(num_blocks=blocks, max_batch_tokens=512, max_model_len=4096)
-        self.rng = random.Random(7)
-        self.clock = VirtualClock()
-        self.engine = Engine(self.config, self, self.clock)
-        self.state = EngineState(self.config)
-        self.engine.log.listen(self.state.apply)
-        self.running = running
-        self.systems = [self.ids(200) for _ in range(4)]
-
-    def ids(self, count: int) -> list[int]:
-        return [self.rng.randrange(50_000) for _ in range(count)]
-
-    def check(self, params: SamplingParams) -> None:
-        """Takes whatever is asked for."""
-
-    def execute(self, plan: Plan) -> StepOutput:
-        self.clock.advance(1 / 30)
-        tokens = [self.rng.randrange(50_000) for row in plan.rows if row.samples]
-        return StepOutput(tokens, timings={"forward": 1 / 30})
-
-    def steps(self, count: int) -> None:
-        rng = self.rng
-        for _ in range(count):
-            while len(self.engine.requests) < self.running:
-                prompt = (rng.choice(self.systems) if rng.random() < 0.5 else []) + self.ids(
-                    rng.randint(20, 300)
-                )
-                self.engine.submit(prompt, SamplingParams(max_tokens=rng.randint(20, 400)))
-            if rng.random() < 0.01:
-                self.engine.abort(rng.choice(list(self.engine.requests)))
-            self.engine.step()
 
 
 def resident_mb() -> float:

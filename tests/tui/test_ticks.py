@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from minisgl_tui.engine.bench.measures import Spread
 from minisgl_tui.tui import ticks
 from minisgl_tui.tui.cli import main
 from minisgl_tui.tui.ticks import Ticks
@@ -21,11 +22,24 @@ def test_every_pane_is_measured_at_both_sizes(
     assert {entry["pane"] for entry in found} >= {"Batch", "Timeline", "Lints"}
     for entry in found:
         assert min(entry["apply"], entry["sync"], entry["paint"]) > 0
-        assert entry["total"] <= entry["p95"] + 1e-9
+        assert entry["total"]["p50"] <= entry["total"]["max"] and entry["beside"] >= 0
 
 
 def test_what_is_over_its_target_is_said() -> None:
-    slow = Ticks("80×24", "Batch", 2.0, 3.0, 6.0, 11.0, 12.0, 10.0)
-    fast = Ticks("80×24", "Tree", 2.0, 3.0, 4.0, 9.0, 12.0, 10.0)
-    _, _, first, second = ticks.show([slow, fast]).splitlines()
-    assert first.endswith("over 10") and second.endswith("(< 10)")
+    totals = {
+        "all under 10": Spread(100, 7.0, 8.0, 9.0, 9.5),
+        "p95 under 10": Spread(100, 7.0, 8.0, 11.0, 12.0),
+        "over 10": Spread(100, 11.0, 11.0, 11.0, 12.0),
+    }
+    found = [Ticks("80×24", "Batch", 2.0, 3.0, 6.0, t, 0.1, 10.0) for t in totals.values()]
+    for line, verdict in zip(ticks.show(found).splitlines()[3:], totals, strict=True):
+        assert line.endswith(f" {verdict}")
+
+
+def test_every_way_through_a_recording_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "--seek", "--running", "4", "--steps", "300", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [entry["way"] for entry in found] == [
+        "anywhere", "a step back", "an event back", "a step on",
+    ]  # fmt: skip
+    assert all(0 < entry["ms"]["p50"] <= entry["ms"]["max"] for entry in found)
