@@ -146,6 +146,11 @@ class Breakpoints:
         found.enabled = False
         found.disarm()
 
+    def disarm(self) -> None:
+        """Forget what conditions on the state were like: it is another state from now on."""
+        for breakpoint in self.all:
+            breakpoint.disarm()
+
     def clear(self) -> None:
         self.all = ()
 

@@ -133,6 +133,17 @@ class Debugger:
         """What log-only breakpoints noted, oldest first."""
         return self._breakpoints.logged
 
+    @property
+    def asked(self) -> bool:
+        """A switch was pressed that has done nothing yet."""
+        return not self._commands.empty()
+
+    def rejoin(self, state: EngineState) -> None:
+        """The engine has gone on unheard, and is as in ``state`` now. In the engine's thread only;
+        nothing that happened meanwhile was a hit."""
+        self.state = state
+        self._breakpoints.disarm()
+
     # --- switches, for any thread ----------------------------------------------------------------
 
     def step(self, count: int = 1) -> None:

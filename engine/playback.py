@@ -60,10 +60,14 @@ class Playback:
             while self.has_work() and self.history.step_of(self.records) == step:
                 self._next()
 
-    def _next(self) -> None:
+    def skip(self) -> StepRecord:
+        """The next record, which is handed out to nobody else."""
         record = self.history.record(self.records)
         self.records += 1
-        self.log.hand_out(record)
+        return record
+
+    def _next(self) -> None:
+        self.log.hand_out(self.skip())
 
     def submit(self, prompt: list[int], params: SamplingParams, *, priority: int = 0) -> None:
         raise UserError(ONLY_PLAYED)

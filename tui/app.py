@@ -10,6 +10,7 @@ import asyncio
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -33,6 +34,7 @@ from .crash import write_log
 from .decoding import Texts
 from .hangup import forgiving, leave_terminal
 from .inbox import Inbox
+from .pace import TICK, Pace
 from .palette import DARK, OWN
 from .runs import Runs
 from .screens.help import HelpScreen
@@ -55,9 +57,9 @@ from .store import Store
 from .text import escape_texts
 from .widgets.pane import LineWidget
 
-TICK = 0.1  # seconds between looks into the inbox while the engine plays
 ASK = 6.0  # seconds in which a second press of the key leaves
-TAKE = 0.05  # seconds one look may take before keys and drawing get their turn
+TAKE = 0.05  # seconds one look may take before keys and drawing get their turn …
+BREATH = 0.01  # … which is so long
 
 
 @runtime_checkable
@@ -104,6 +106,10 @@ class DebuggerApp(App[None]):
         self.runs = Runs(self)
         self._code = 0
         self._inbox = Inbox(lambda: self.post_message(self.Woken()))
+        self.pace = Pace()
+        self._taking = 0.0  # seconds of processor time that taking in has taken so far
+        self._goes_on = False  # a timer is set, to take in more
+        self._undrawn = False  # something came in that does not show yet
         self.animation_level = "none"
         for own in OWN:
             self.register_theme(own)
@@ -179,18 +185,43 @@ class DebuggerApp(App[None]):
         self._take_in()
 
     def _take_in(self) -> None:
-        """Take in what is waiting, then draw once."""
-        any_came = False
+        """Take in what is waiting, for a while; then draw, at once or when the pace allows."""
+        began, at_once = time.thread_time(), False
         for message in self._inbox.take(TAKE):
             self._take(message)
-            any_came = True
+            at_once = at_once or not isinstance(message, StepRecord)
+            self._undrawn = True
+        self._taking += time.thread_time() - began
+        if self._inbox.waits and not self._goes_on:
+            self._goes_on = True
+            self.set_timer(BREATH, self._take_on)
         self.runs.show_wanted()
-        if any_came and self.store is not None and self.main is not None:
-            self.store.settle()
-            if self.main.store is self.store:
-                self.main.sync()
-            if isinstance(self.screen, Synced):
-                self.screen.sync()
+        if self._undrawn and (at_once or self.pace.due()):
+            self._draw()
+
+    def _take_on(self) -> None:
+        self._goes_on = False
+        self._take_in()
+
+    def _draw(self) -> None:
+        """Bring what shows up to date with the store."""
+        if self.store is None or self.main is None:
+            return
+        self._undrawn = False
+        began = time.thread_time() - self._taking
+        self.pace.begin()
+        self.store.settle()
+        if self.main.store is self.store:
+            self.main.sync()
+        if isinstance(self.screen, Synced):
+            self.screen.sync()
+        self.call_after_refresh(self._drawn, began)
+
+    def _drawn(self, began: float) -> None:
+        """What was brought up to date is painted."""
+        self.pace.end(time.thread_time() - self._taking - began)
+        if self.store is not None:
+            self.store.slow = self.pace.slow
 
     def _take(self, message: SourceMessage) -> None:
         store = self.store

@@ -38,6 +38,11 @@ class Inbox:
             self._room.clear()
             self._room.wait(0.5)
 
+    @property
+    def waits(self) -> bool:
+        """Whether there is anything to take."""
+        return bool(self._waiting)
+
     def take(self, seconds: float) -> Iterator[Message]:
         """What is waiting, in order, for as long as ``seconds`` allow; the rest stays."""
         self._woken = False

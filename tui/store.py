@@ -107,6 +107,7 @@ class Store:
         self.mode = Mode.PAUSED
         self.rate: float | None = None
         self.idle = True
+        self.slow = False  # drawing takes so long that it is done less often
         self.failure = ""
         self.question: Question | None = None
         self.marks: dict[str, Position] = {}
@@ -171,6 +172,12 @@ class Store:
     def last_step(self) -> int:
         """The last step of the run, whatever is looked at."""
         return self.past.end.step
+
+    @property
+    def reading(self) -> float | None:
+        """What share of the records up to the position looked at has come in; None if all have."""
+        wanted = self.past.records_until(self.position)
+        return self._taken / wanted if self._taken < wanted else None
 
     def look_at(self, position: Position) -> None:
         """Show the run as it was right after the event at ``position``.

@@ -41,6 +41,29 @@ def test_each_step_hands_out_what_the_engine_said_in_it() -> None:
     assert len(heard) == len(bench.records)
 
 
+def test_what_is_passed_over_stops_nobody_and_breakpoints_go_on_behind_it() -> None:
+    bench, history = played()
+    playback = Playback(history)
+    debugger = Debugger(playback, state=EngineState(bench.config))
+    debugger.add_breakpoint("ev == 'finished'")
+    debugger.add_breakpoint("waiting > 0")
+    passed = history.records_until(history.end_of_step(4))
+    for number in range(passed):
+        assert playback.skip().seq == history.record(number).seq
+    debugger.rejoin(history.state_after(passed))
+    assert playback.step_count == 4
+    debugger.play()
+    heard: list[StepRecord] = []
+    playback.log.listen(heard.append)
+    debugger.on_change = lambda: debugger.close() if debugger.last_stop else None
+    debugger.run()
+    assert debugger.last_stop and debugger.last_stop.hits
+    assert [r.seq for r in heard] == [
+        r.seq for r in bench.records if 4 < r.step <= debugger.last_stop.step
+    ]
+    assert debugger.state == history.state_at(history.end_of_step(debugger.last_stop.step))
+
+
 def test_breakpoints_and_until_stop_a_recording_where_they_stop_the_engine() -> None:
     bench, history = played()
     playback = Playback(history)

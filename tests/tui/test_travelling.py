@@ -1,9 +1,11 @@
 """The keys of time travel, on a running screen."""
 
+import threading
 from pathlib import Path
 
 import pytest
 from minisgl_tui.engine import events as ev
+from minisgl_tui.engine.playback import Playback
 from minisgl_tui.tui.sources.recorded import RecordedSource
 
 from .pilot import MEDIUM, NARROW, Driver, running
@@ -145,6 +147,35 @@ async def test_the_past_is_played_up_to_the_end() -> None:
         await on.press("space")
         await on.until(lambda: on.store.follows)
         assert on.store.state.step == 12
+
+
+async def test_x_is_answered_when_a_recording_is_read_so_far(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record_toy(tmp_path / "run.mtrace")
+    go_on, skip = threading.Event(), Playback.skip
+
+    def slowly(playback: Playback) -> ev.StepRecord:
+        if playback.records > 9:
+            go_on.wait(20)
+        return skip(playback)
+
+    async with running(MEDIUM, RecordedSource(tmp_path / "run.mtrace")) as on:
+        await on.until(lambda: len(on.store.state.waiting) == 4)
+        on.main.source.add_breakpoint('ev == "preempted"')
+        monkeypatch.setattr(Playback, "skip", slowly)
+        await on.press(":", *"goto 20", "enter")
+        wanted, past = on.store.position, on.store.past
+        share = f"reading {10 / past.records_until(wanted):.0%}"
+        await on.until(lambda: share in on.lines()[0])
+        await on.press("x")
+        assert any("the answer comes then" in toast for toast in on.toasts())
+        assert on.store.question is None
+        go_on.set()
+        await on.until(lambda: on.store.question is not None)
+        assert "why #" in on.text() and "reading" not in on.lines()[0]
+        assert on.store.newest == wanted and on.store.steps.last == 20
+        assert not on.store.stops.why(20)  # breakpoints on the way were passed over
 
 
 async def test_a_recording_is_gone_through_in_both_directions(tmp_path: Path) -> None:

@@ -164,6 +164,7 @@ class MainScreen(Travelling):
         self.strip.sync()
         for bar in self.query(Bar):
             bar.sync()
+        self.answer_when_read()
 
     def rearrange(self) -> None:
         self._arrange()

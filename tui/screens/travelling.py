@@ -42,6 +42,7 @@ class Travelling(Commanding):
         self._due = 0.0  # steps to show, as a fraction
         self._hunter: Timer | None = None
         self._hunt: Hunt | None = None
+        self._asked: tuple[Target, Position] | None = None  # why, before it is known
         self._causes, self._decisions = CausesView(), WhyView()
 
     # --- moving ----------------------------------------------------------------------------------
@@ -56,8 +57,8 @@ class Travelling(Commanding):
         except UserError as error:  # a damaged recording
             self.notify(str(error), severity="error")
             return
-        if position > self.store.newest:  # a recording is read up to there, for all that indexes it
-            self.source.until(f"step >= {position.step}")
+        if self.store.reading is not None:
+            self.source.read_to(position)  # for all that indexes the records
         self.sync()
 
     def go_to(self, text: str) -> None:
@@ -242,9 +243,10 @@ class Travelling(Commanding):
         self.explain(target)
 
     def explain(self, target: Target) -> None:
-        if self.store.position > self.store.newest:
-            reading = f"the recording is being read, as far as {self.store.newest} by now"
-            self.notify(f"{reading}: ask again in a moment", severity="warning", timeout=3)
+        if self.store.reading is not None:
+            self._asked = target, self.store.position
+            words = f"the recording is being read ({self.store.reading:.0%}): the answer comes then"
+            self.notify(words, timeout=3)
             return
         try:
             self.store.ask(target)
@@ -253,6 +255,14 @@ class Travelling(Commanding):
             return
         self.panes[WHY].show(self._causes)
         self.action_pane(WHY)
+
+    def answer_when_read(self) -> None:
+        """Explain what was asked about before the recording was read that far, unless one has
+        gone elsewhere."""
+        if self._asked and self.store.reading is None:
+            (target, position), self._asked = self._asked, None
+            if position == self.store.position:
+                self.explain(target)
 
     def end_question(self) -> bool:
         """Back to the decisions; false if no question is open."""

@@ -12,7 +12,7 @@ from typing import Protocol
 from ...engine.breakpoints import BreakpointInfo
 from ...engine.config import EngineConfig
 from ...engine.debugger import Mode
-from ...engine.events import StepRecord
+from ...engine.events import Position, StepRecord
 from ...engine.history import History
 from ...engine.state import EngineState
 from ...engine.stops import Stop, Stopped
@@ -203,6 +203,11 @@ class Source(Protocol):
 
     def until(self, condition: str, rate: float | None = None) -> None:
         """Play to the step in which ``condition`` comes true. Raises `UserError` if unreadable."""
+        ...
+
+    def read_to(self, position: Position) -> None:
+        """Have the records up to the end of that step taken in, whatever breakpoints say. Only
+        called where `Ready` came with a recording."""
         ...
 
     def add_breakpoint(self, condition: str, ignore: int = 0, log_only: bool = False) -> int:

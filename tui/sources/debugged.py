@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 
 from ...engine.debugger import Debugger
 from ...engine.errors import UserError
+from ...engine.events import Position
 from ..crash import write_log
 from .base import Failed, Sink
 
@@ -52,6 +53,9 @@ class Debugged(ABC):
     def until(self, condition: str, rate: float | None = None) -> None:
         if self._debugger:
             self._debugger.until(condition, rate)
+
+    def read_to(self, position: Position) -> None:
+        raise UserError("this is no recording: everything that has happened is known")
 
     def add_breakpoint(self, condition: str, ignore: int = 0, log_only: bool = False) -> int:
         if not self._debugger:

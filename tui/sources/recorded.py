@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ...engine.debugger import Debugger
 from ...engine.errors import UserError
+from ...engine.events import Position
 from ...engine.playback import ONLY_PLAYED, Playback
 from ...engine.trace import Header, Piece
 from ...engine.trace_file import Trace
@@ -91,6 +92,7 @@ class RecordedSource(Debugged):
     def __init__(self, path: Path) -> None:
         super().__init__()
         self._path = path
+        self._playback: Playback | None = None
 
     # --- switches --------------------------------------------------------------------------------
 
@@ -102,6 +104,27 @@ class RecordedSource(Debugged):
 
     def abort(self, request: int) -> None:
         raise UserError(ONLY_PLAYED)
+
+    def read_to(self, position: Position) -> None:
+        playback, debugger, sink = self._playback, self._debugger, self._sink
+        if not (playback and debugger and sink):
+            return
+        history = playback.history
+        wanted = history.records_until(history.end_of_step(position.step))
+
+        def read() -> None:
+            """Until another switch is pressed, which comes first."""
+            before = playback.records
+            try:
+                while playback.records < wanted and not debugger.asked:
+                    sink.put(playback.skip())
+            finally:
+                if playback.records > before:
+                    debugger.rejoin(history.state_after(playback.records))
+            if playback.records < wanted and not self._closed:
+                debugger.call(read)
+
+        debugger.call(read)
 
     # --- the thread ------------------------------------------------------------------------------
 
@@ -119,6 +142,6 @@ class RecordedSource(Debugged):
         playback.log.listen(reporter.breakpoints)
         playback.begin()
         reporter.changed()
-        self._debugger = debugger
+        self._playback, self._debugger = playback, debugger
         if not self._closed:
             debugger.run()

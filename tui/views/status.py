@@ -5,6 +5,7 @@ from collections import Counter
 from ...engine.debugger import Mode
 from ..actions import key
 from ..changes import kind_of
+from ..pace import SLOW_TICK
 from ..sources.base import Link
 from ..stops import GLYPH as STOP_GLYPH
 from ..store import Store
@@ -65,6 +66,8 @@ def status_lines(store: Store, width: int) -> list[Line]:
     right: Line = [mode_span(store), ("   step ", "dim"), (f"{state.step} ", "title")]
     if not store.follows:
         right = _past(store)
+    if store.slow and store.mode is Mode.PLAYING:
+        right[:0] = [(f"drawn at {1 / SLOW_TICK:.0f} Hz   ", "warn")]
     if store.records_to:
         right[:0] = [("● REC   ", "bad")]
     if store.link:
@@ -81,6 +84,8 @@ def _past(store: Store) -> Line:
     """The position looked at, and how far the run has come meanwhile."""
     shown: Line = [("◂ ", "accent"), (str(store.position), "title")]
     shown.append((f" of {store.last_step} ", "dim"))
+    if store.reading is not None:
+        shown.append((f" reading {store.reading:.0%} ", "warn"))
     if store.over:
         shown.append(("■ the run ended ", "dim"))
     elif not store.replays:
