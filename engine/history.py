@@ -260,6 +260,19 @@ class History:
         for number in range(first, len(self) if end is None else end):
             yield self.record(number)
 
+    def lines(self) -> Iterator[bytes]:
+        """All that a recording has between its header and its end, in order."""
+        self.settle()
+        told, frames = 0, [*self._keyframes][::-1]
+        for records in range(len(self) + 1):
+            while frames and frames[-1].records == records:
+                frame = frames.pop()
+                for span in (*self._ended[told : frame.ended], frame.span):
+                    yield self._read(span)
+                told = frame.ended
+            if records < len(self):
+                yield self._read(Span(self._offsets[records], self._lengths[records]))
+
     def event(self, position: Position) -> AnyEvent | None:
         """The event at ``position``; None at the start."""
         records, rest = self._place(position)

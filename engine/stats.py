@@ -10,7 +10,7 @@ at ``record.t + record.seconds``.
 """
 
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import copy
 from math import ceil, inf, nan
 from typing import Any
@@ -108,6 +108,11 @@ class Histogram(msgspec.Struct):
         other = copy(self)
         other.counts = self.counts[:]
         return other
+
+
+def percentile(samples: Sequence[float], q: float) -> float | None:
+    """Sample number ⌈q·n⌉ in order (nearest rank), exactly; None without samples."""
+    return sorted(samples)[max(1, ceil(q * len(samples))) - 1] if samples else None
 
 
 class Rate(msgspec.Struct):

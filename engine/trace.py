@@ -136,7 +136,7 @@ def new_header(config: EngineConfig, model: Model, clock: float, speller: Spelle
     )
 
 
-_encode = msgspec.json.Encoder().encode
+encode = msgspec.json.Encoder().encode
 _PIECE = 256  # nodes or requests
 _RECORD = msgspec.json.Decoder(ev.StepRecord)
 _KINDS = {kind.__struct_config__.tag for kind in ev.AnyEvent.__args__}
@@ -183,7 +183,7 @@ class LineMaker:
         return self._since >= self._wait
 
     def record(self, record: ev.StepRecord) -> bytes:
-        line = b'{"k":"step","n":%d,%b\n' % (len(record.events), _encode(record)[1:])
+        line = b'{"k":"step","n":%d,%b\n' % (len(record.events), encode(record)[1:])
         self._since += len(line)
         return line
 
@@ -197,9 +197,9 @@ class LineMaker:
         live = {id: r for id, r in snapshot.requests.items() if id not in finished}
         ended = [snapshot.requests[id] for id in snapshot.finished if id not in told]
         self._told = finished
-        lines = [_encode(Ended(ended)) + b"\n"] if ended else []
+        lines = [encode(Ended(ended)) + b"\n"] if ended else []
         large = {"requests": _in_pieces(live), "nodes": _in_pieces(snapshot.nodes)}
-        lines.append(_encode(Snap(msgspec.structs.replace(snapshot, **large))) + b"\n")
+        lines.append(encode(Snap(msgspec.structs.replace(snapshot, **large))) + b"\n")
         self._wait = max(SPARSEST, sum(map(len, lines)) // 2)
         return lines
 
@@ -210,7 +210,7 @@ def _in_pieces(entries: Mapping[int, Any]) -> msgspec.Raw:
     pieces: list[bytes] = []
     left = iter(entries.items())
     while piece := dict(islice(left, _PIECE)):
-        pieces.append(_encode(piece)[1:-1])
+        pieces.append(encode(piece)[1:-1])
         time.sleep(0)
     return msgspec.Raw(b"{" + b",".join(pieces) + b"}")
 
@@ -223,6 +223,16 @@ def check_path(path: Path, overwrite: bool, flag: str = "--record") -> None:
         raise UserError(f"{flag} {path} exists already; give another name, or --overwrite")
     if not path.absolute().parent.is_dir():
         raise UserError(f"{flag} {path}: there is no directory {path.parent}; make it first")
+
+
+def vocab_of(pieces: Mapping[int, Piece]) -> Vocab:
+    """The line that tells ``pieces``, by token id."""
+    raw = {
+        id: piece.raw
+        for id, piece in pieces.items()
+        if piece.raw != piece.text.encode(errors="replace")
+    }
+    return Vocab([*pieces], [piece.text for piece in pieces.values()], raw)
 
 
 class TraceWriter:
@@ -254,8 +264,8 @@ class TraceWriter:
         self._queued = self._written = 0  # bytes of lines
         self._closed = False
         try:
-            self._file = _create(path, overwrite)
-            self._file.write(_encode(header) + b"\n")
+            self._file = create(path, overwrite)
+            self._file.write(encode(header) + b"\n")
             self._file.flush()
         except OSError as error:
             raise UserError(f"cannot record to {path}: {error.strerror or error}") from error
@@ -339,23 +349,17 @@ class TraceWriter:
 
     def _lines_of(self, item: bytes | list[int] | Snapshot | None) -> list[bytes]:
         if item is None:
-            return [_encode(End(self.records)) + b"\n"]
+            return [encode(End(self.records)) + b"\n"]
         if isinstance(item, Snapshot):
             return self._lines.snapshot(item)
         if isinstance(item, list):
-            return [_encode(self._vocabulary(item)) + b"\n"]
+            return [encode(self._vocabulary(item)) + b"\n"]
         self._written += len(item)
         return [item]
 
     def _vocabulary(self, ids: list[int]) -> Vocab:
         assert self._speller
-        pieces = [self._speller.piece(id) for id in ids]
-        raw = {
-            id: piece.raw
-            for id, piece in zip(ids, pieces, strict=True)
-            if piece.raw != piece.text.encode(errors="replace")
-        }
-        return Vocab(ids, [piece.text for piece in pieces], raw)
+        return vocab_of({id: self._speller.piece(id) for id in ids})
 
     def _fail(self, reason: str) -> None:
         if not self.error:
@@ -416,7 +420,8 @@ class _Gzip:
             self._file.close()
 
 
-def _create(path: Path, overwrite: bool) -> _File:
+def create(path: Path, overwrite: bool) -> _File:
+    """A file for a recording, readable by its owner alone."""
     if overwrite:
         path.unlink(missing_ok=True)  # not emptied: somebody may be reading it
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

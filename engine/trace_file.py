@@ -1,4 +1,5 @@
-"""Opening a recording: one pass over its lines for an index, and the rest when it is asked for.
+"""Opening a recording: one pass over its lines for an index, and the rest when it is asked for; and
+saving a run that is over as one.
 
 A file that is cut off, in the middle of a line or of a gzip block, is a recording up to the cut.
 Lines of unknown kinds are counted and passed over; only a newer version of the whole is refused.
@@ -7,7 +8,7 @@ Lines of unknown kinds are counted and passed over; only a newer version of the 
 import tempfile
 import zlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
@@ -15,7 +16,19 @@ import msgspec
 
 from .errors import UserError
 from .history import History, Span
-from .trace import KIND, VERSION, Header, Piece, Vocab, pieces
+from .trace import (
+    KIND,
+    VERSION,
+    End,
+    Header,
+    Piece,
+    Vocab,
+    check_path,
+    create,
+    encode,
+    pieces,
+    vocab_of,
+)
 
 Progress = Callable[[float], object]
 
@@ -104,6 +117,30 @@ class Trace:
         if not ended:
             self.cut = "the recording stops without an end"
         progress(1.0)
+
+
+def save(
+    path: Path,
+    header: Header,
+    vocabulary: Mapping[int, Piece],
+    history: History,
+    *,
+    overwrite: bool = False,
+) -> None:
+    """Write a run that is over to a recording. Raises `UserError` if it cannot be written."""
+    check_path(path, overwrite)
+    try:
+        file = create(path, overwrite)
+        try:
+            file.write(encode(header) + b"\n")
+            file.write(encode(vocab_of(vocabulary)) + b"\n")
+            for line in history.lines():
+                file.write(line)
+            file.write(encode(End(len(history))) + b"\n")
+        finally:
+            file.close()
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 class _Head(msgspec.Struct):

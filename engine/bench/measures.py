@@ -5,12 +5,12 @@ but a list append a step. No torch.
 """
 
 from collections.abc import Iterable, Sequence
-from math import ceil
 from statistics import median
 
 import msgspec
 
 from .. import events as ev
+from ..stats import percentile
 from .costs import Limits, ModelCost, Roof, roof, step_works
 
 PHASES = ("schedule", "prepare", "forward", "sample", "commit")
@@ -125,11 +125,6 @@ def measure_run(
         if cost and limits
         else None,
     )
-
-
-def percentile(samples: Sequence[float], q: float) -> float | None:
-    """Sample number ⌈q·n⌉ in order (nearest rank); None without samples."""
-    return sorted(samples)[max(1, ceil(q * len(samples))) - 1] if samples else None
 
 
 class Spread(msgspec.Struct, frozen=True):

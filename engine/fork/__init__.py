@@ -7,23 +7,32 @@ recorded tokens stands in for the model. What is known and what is estimated:
 * `reading.py`: arrivals, answers and endings, as they were recorded;
 * `costs.py`: what a step takes, fitted to the recorded ones;
 * `start.py`: the engine at the fork, made from the picture there;
-* `replay.py`: the other run.
+* `edits.py`: other texts in the prompts, if that is wanted;
+* `replay.py`: the other run;
+* `figures.py`: what each of the two came to.
 
 >>> other = fork(history, Position(120, 7), Changes(num_blocks=256))
 >>> other.history.state_at(other.history.end)
 """
 
 from dataclasses import dataclass
+from uuid import uuid4
 
+from msgspec.structs import replace
+
+from ..errors import UserError
 from ..events import Position, StepRecord
 from ..history import History
-from ..trace import ForkedFrom
+from ..trace import ForkedFrom, Header
 from .changes import Changes
+from .costs import STALL
+from .edits import Editor, Spelling
+from .figures import Figures
 from .reading import Recorded, ShowProgress, read
 from .replay import RecordedRunner, Replay
 from .start import engine_for, state_for
 
-__all__ = ["Changes", "Fork", "Recorded", "fork", "read", "run"]
+__all__ = ["Changes", "Figures", "Fork", "Recorded", "Spelling", "fork", "read", "run"]
 
 
 @dataclass
@@ -31,19 +40,24 @@ class Fork:
     """A run that goes on from position ``at`` of another.
 
     ``history`` begins with the state there. ``diverged`` is the first step whose batch differs from
-    the recorded one, None if all are the same. ``notes`` say, a line each, what is estimated and
-    what is not known.
+    the recorded one, None if all are the same. ``figures`` are of the fork and ``recorded`` of the
+    other run from the same position on, with pauses left out. ``notes`` say, a line each, what is
+    estimated and what is not known.
     """
 
     history: History
     at: Position
     changes: Changes
     diverged: int | None
+    figures: Figures
+    recorded: Figures
     notes: tuple[str, ...]
 
-    def forked_from(self, epoch: str) -> ForkedFrom:
-        """For the header of its recording; ``epoch`` is that of the run it goes on from."""
-        return ForkedFrom(epoch, str(self.at), self.changes.plain())
+    def header(self, of: Header) -> Header:
+        """The header of its recording; ``of`` is that of the run it goes on from."""
+        forked_from = ForkedFrom(of.epoch, str(self.at), self.changes.plain())
+        config = self.history.config
+        return replace(of, epoch=str(uuid4()), config=config, forked_from=forked_from)
 
 
 def fork(
@@ -51,21 +65,30 @@ def fork(
     at: Position,
     changes: Changes,
     progress: ShowProgress | None = None,
+    spelling: Spelling | None = None,
 ) -> Fork:
     """Run ``history`` again from ``at`` on with ``changes``, as far as its answers are known.
 
     ``progress`` gets a stage and a fraction, and may raise to put an end to it. Raises `UserError`
     where nothing can be run again. May be called from any thread, and on a run that goes on: then
-    it takes what there is now.
+    it takes what there is now. To replace texts in prompts takes a ``spelling`` of the tokens.
     """
     progress = progress or (lambda stage, fraction: None)
-    return run(read(history, at, progress), changes, progress)
+    changes.apply(history.config)  # what cannot be is refused before anything is read
+    return run(read(history, at, progress), changes, progress, spelling)
 
 
-def run(recorded: Recorded, changes: Changes, progress: ShowProgress) -> Fork:
-    """`fork` of what was `read`."""
+def run(
+    recorded: Recorded,
+    changes: Changes,
+    progress: ShowProgress,
+    spelling: Spelling | None = None,
+) -> Fork:
+    """`fork` of what was `read`; that can be done again with other changes."""
     config = changes.apply(recorded.state.config)
-    state, notes = state_for(recorded, config)
+    editor = Editor(changes.replace, spelling or Spelling({}))
+    state, notes = state_for(recorded, config, editor)
+    figures = Figures(state)
     history = History.live(state)
     runner = RecordedRunner(recorded)
     engine = engine_for(recorded, state, runner)
@@ -73,26 +96,45 @@ def run(recorded: Recorded, changes: Changes, progress: ShowProgress) -> Fork:
     def take(record: StepRecord) -> None:
         state.apply(record)
         history.append(record, state)
+        figures.add(record)
 
     engine.log.listen(take)
-    replay = Replay(recorded, engine, runner)
+    replay = Replay(recorded, engine, runner, editor)
     replay.run(progress)
-    notes += _notes(recorded, replay)
-    return Fork(history, recorded.at, changes, replay.diverged, tuple(notes))
+    notes += _notes(recorded, replay, editor)
+    if history.gap:
+        raise UserError(f"the fork could not be kept: {history.gap}")
+    return Fork(
+        history, recorded.at, changes, replay.diverged, figures, recorded.figures, tuple(notes)
+    )
 
 
-def _notes(recorded: Recorded, replay: Replay) -> list[str]:
+def _notes(recorded: Recorded, replay: Replay, editor: Editor) -> list[str]:
     notes = []
+    if editor.edited:
+        notes.append(
+            f"{editor.edited:,} prompts were edited, {editor.more:+,} tokens in all; their answers "
+            "are the recorded ones, for a model would have to be asked for others"
+        )
+    if recorded.paused:
+        notes.append(
+            f"{recorded.paused:.1f} s in which nobody stepped the engine are left out on both sides"
+        )
     if replay.diverged is None:
-        return ["every batch is the recorded one, so are the times"]
+        return [*notes, "every batch is the recorded one, and so are the times"]
     costs = recorded.costs
     notes.append(
         f"from step {replay.diverged} on batches differ, and times are estimated: the median error "
-        f"over {costs.steps} recorded steps is {costs.error:.0%}"
+        f"is {costs.error:.1%} on {costs.steps:,} recorded steps"
     )
+    if costs.stalls:
+        notes.append(
+            f"{costs.stalls} recorded steps took over {STALL:g} times what such steps take; the "
+            "fork has no such stalls"
+        )
     if recorded.open:
         notes.append(
-            f"{recorded.open} requests were alive when the recording ended: in the fork they end "
+            f"{recorded.open} requests were alive when the recording ended; in the fork they end "
             "where it knows no more of their answers"
         )
     return notes

@@ -15,6 +15,7 @@ from ..request import FinishReason
 from ..sampling import SamplingParams
 from ..state import EngineState
 from .costs import FREE, StepCosts, StepLoad, fit
+from .figures import Figures
 
 PAUSE = 0.02  # seconds between two records, with work at hand, in which nobody stepped the engine
 ENOUGH = 512  # steps that costs are learnt from; earlier ones are taken as well if there are fewer
@@ -84,7 +85,11 @@ class Recorded:
     costs: StepCosts = FREE
     lag: float = 0.0
     paused: float = 0.0
+    figures: Figures = field(init=False)  # of what was recorded
     ratio: float = 0.0  # of the admission policy, in the first step
+
+    def __post_init__(self) -> None:
+        self.figures = Figures(self.state)
 
     @property
     def at(self) -> ev.Position:
@@ -113,6 +118,7 @@ def read(history: History, at: ev.Position, progress: ShowProgress) -> Recorded:
     for number, record in enumerate(running_time(history, records, end, found), start=records):
         _take(record, number, found)
         costs.add(record)
+        found.figures.add(record)
         if number % 256 == 0:
             progress("reading the recording", (number - records) / max(1, end - records))
     if not costs.steps:

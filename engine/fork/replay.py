@@ -17,6 +17,8 @@ from ..request import FinishReason, Request, Status
 from ..sampling import SamplingParams, TokenLogprobs
 from ..simulate import VirtualClock
 from .costs import StepLoad
+from .edits import Editor
+from .figures import UNKNOWN
 from .reading import (
     Answer,
     Arrival,
@@ -29,7 +31,6 @@ from .reading import (
     running_time,
 )
 
-UNKNOWN = "the recording knows no more of its answer"
 _NO_LOGPROBS = TokenLogprobs(0.0)
 
 
@@ -135,11 +136,14 @@ class Replay:
     ``diverged`` is the step whose batch is the first to differ; None if none is.
     """
 
-    def __init__(self, recorded: Recorded, engine: Engine, runner: RecordedRunner) -> None:
+    def __init__(
+        self, recorded: Recorded, engine: Engine, runner: RecordedRunner, editor: Editor
+    ) -> None:
         self.diverged: int | None = None
         self._recorded = recorded
         self._engine = engine
         self._runner = runner
+        self._editor = editor
         self._to_come = recorded.happenings[::-1]
         self._left = sum(len(answer.tokens) for answer in recorded.answers.values())
         self._left -= sum(len(request.output) for request in engine.requests.values())
@@ -216,7 +220,7 @@ class Replay:
         if isinstance(happening, Arrival):
             with suppress(RequestRefused):  # and there is an event that says so
                 engine.submit_samples(
-                    happening.prompt,
+                    self._editor.edit(happening.prompt),
                     happening.params,
                     happening.n,
                     priority=happening.priority,

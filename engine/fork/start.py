@@ -7,19 +7,25 @@ from msgspec.structs import replace
 from ..blocks import BlockState
 from ..config import EngineConfig
 from ..engine import Engine
+from ..request import Status
 from ..snapshot import NOBODY
 from ..state import EngineState
+from .edits import Editor
 from .reading import Recorded
 from .replay import RecordedRunner
 
 
-def state_for(recorded: Recorded, config: EngineConfig) -> tuple[EngineState, list[str]]:
+def state_for(
+    recorded: Recorded, config: EngineConfig, editor: Editor
+) -> tuple[EngineState, list[str]]:
     """The picture that the fork begins with, under ``config``, and what had to be done for it."""
     state = EngineState.restore(recorded.state.snapshot())
     state.config = replace(config, num_blocks=state.config.num_blocks)
     told = _make_room(state, recorded, config.num_blocks)
     _resize(state, config.num_blocks)
     state.config = config
+    for id in state.waiting:
+        _edit(state, id, editor)
     return state, told
 
 
@@ -49,6 +55,18 @@ def _make_room(state: EngineState, recorded: Recorded, num_blocks: int) -> list[
         f"to fit into {num_blocks} blocks, {state.stats.preemptions - preempted} requests were "
         f"preempted and {state.stats.evicted_blocks - evicted} cached blocks evicted at the fork"
     ]
+
+
+def _edit(state: EngineState, id: int, editor: Editor) -> None:
+    """Edit the prompt of a request that nothing has been computed of."""
+    request = state.requests[id]
+    if request.status is not Status.WAITING:
+        return
+    prompt = editor.edit(request.tokens)
+    if prompt != request.tokens:
+        state.requests[id] = replace(request, tokens=prompt[:], prompt_len=len(prompt))
+        if live := state.stats.live.get(id):
+            live.prompt_len = len(prompt)
 
 
 def _resize(state: EngineState, num_blocks: int) -> None:

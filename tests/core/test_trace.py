@@ -306,7 +306,7 @@ def test_the_file_is_its_owners_alone_and_never_replaced_unasked(tmp_path: Path)
 def test_a_full_disk_ends_the_recording_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = trace_module._create
+    real = trace_module.create
 
     class Filling:
         def __init__(self, file: object) -> None:
@@ -324,7 +324,7 @@ def test_a_full_disk_ends_the_recording_and_nothing_else(
             self.file.close()  # pyright: ignore
             self.full.close()
 
-    monkeypatch.setattr(trace_module, "_create", lambda *args: Filling(real(*args)))
+    monkeypatch.setattr(trace_module, "create", lambda *args: Filling(real(*args)))
     load, told = run_load(2), []
     state = EngineState(load.config)
     path = tmp_path / "a.mtrace"
