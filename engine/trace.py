@@ -55,7 +55,7 @@ class Model(msgspec.Struct, frozen=True, omit_defaults=True):
 
 class ForkedFrom(msgspec.Struct, frozen=True):
     """The run that a fork goes on from: ``epoch`` of its recording, the position ``at`` whose event
-    is the last they have in common, and what is different in the fork (`fork.Changes`)."""
+    is the last they have in common, or ``start``, and what is different (`fork.Changes`)."""
 
     epoch: str
     at: str

@@ -13,7 +13,14 @@ from typing import Any
 
 from ..engine import model_store
 from ..engine.errors import UserError
-from . import bench_command, check_command, record_command, recording_commands, serve_command
+from . import (
+    bench_command,
+    check_command,
+    fork_command,
+    record_command,
+    recording_commands,
+    serve_command,
+)
 from .engine_flags import DEFAULT_MODEL, add_engine_flags, add_record_flags
 from .progress import print_progress
 from .start import add_look_flags, check_keys, show
@@ -78,6 +85,7 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, Any]]:
     serve_command.add_parser(commands)
     record_command.add_parser(commands)
     recording_commands.add_parsers(commands)
+    fork_command.add_parser(commands)
     bench_command.add_parser(commands)
     check_command.add_parser(commands)
     return parser, commands.choices

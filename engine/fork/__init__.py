@@ -25,7 +25,7 @@ from ..events import Position, StepRecord
 from ..history import History
 from ..trace import ForkedFrom, Header
 from .changes import Changes
-from .costs import STALL
+from .costs import STALL, StepCosts
 from .edits import Editor, Spelling
 from .figures import Figures
 from .reading import Recorded, ShowProgress, read
@@ -37,25 +37,28 @@ __all__ = ["Changes", "Figures", "Fork", "Recorded", "Spelling", "fork", "read",
 
 @dataclass
 class Fork:
-    """A run that goes on from position ``at`` of another.
+    """A run that goes on from position ``at`` of another; ``place`` is how that is written.
 
     ``history`` begins with the state there. ``diverged`` is the first step whose batch differs from
     the recorded one, None if all are the same. ``figures`` are of the fork and ``recorded`` of the
-    other run from the same position on, with pauses left out. ``notes`` say, a line each, what is
+    other run from the same position on, with pauses left out. ``costs`` are what times from
+    ``diverged`` on are estimated by. ``notes`` say, a line each, what is
     estimated and what is not known.
     """
 
     history: History
     at: Position
+    place: str
     changes: Changes
     diverged: int | None
+    costs: StepCosts
     figures: Figures
     recorded: Figures
     notes: tuple[str, ...]
 
     def header(self, of: Header) -> Header:
         """The header of its recording; ``of`` is that of the run it goes on from."""
-        forked_from = ForkedFrom(of.epoch, str(self.at), self.changes.plain())
+        forked_from = ForkedFrom(of.epoch, self.place, self.changes.plain())
         config = self.history.config
         return replace(of, epoch=str(uuid4()), config=config, forked_from=forked_from)
 
@@ -105,7 +108,15 @@ def run(
     if history.gap:
         raise UserError(f"the fork could not be kept: {history.gap}")
     return Fork(
-        history, recorded.at, changes, replay.diverged, figures, recorded.figures, tuple(notes)
+        history=history,
+        at=recorded.at,
+        place="start" if recorded.at == recorded.history.start else str(recorded.at),
+        changes=changes,
+        diverged=replay.diverged,
+        costs=recorded.costs,
+        figures=figures,
+        recorded=recorded.figures,
+        notes=tuple(notes),
     )
 
 
@@ -123,10 +134,7 @@ def _notes(recorded: Recorded, replay: Replay, editor: Editor) -> list[str]:
     if replay.diverged is None:
         return [*notes, "every batch is the recorded one, and so are the times"]
     costs = recorded.costs
-    notes.append(
-        f"from step {replay.diverged} on batches differ, and times are estimated: the median error "
-        f"is {costs.error:.1%} on {costs.steps:,} recorded steps"
-    )
+    notes.append(f"from step {replay.diverged} on batches differ, and times are estimated: {costs}")
     if costs.stalls:
         notes.append(
             f"{costs.stalls} recorded steps took over {STALL:g} times what such steps take; the "

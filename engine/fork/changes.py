@@ -51,6 +51,12 @@ class Changes(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         given = {name: getattr(self, name) for name in SETTINGS}
         return {name: value for name, value in given.items() if value is not None}
 
+    def and_also(self, other: "Changes") -> "Changes":
+        """Both; where both change the same, ``other`` wins."""
+        return msgspec.structs.replace(
+            self, **other.settings, replace=(*self.replace, *other.replace)
+        )
+
     def apply(self, config: EngineConfig) -> EngineConfig:
         """``config`` with the changes. Raises `UserError` for a value that cannot be."""
         changed = msgspec.structs.replace(config, **self.settings)

@@ -47,6 +47,9 @@ class StepCosts(NamedTuple):
     steps: int = 0
     stalls: int = 0
 
+    def __str__(self) -> str:
+        return f"the median error is {self.error:.1%} on {self.steps:,} recorded steps"
+
     def seconds(self, load: StepLoad) -> float:
         return sum(a * b for a, b in zip(self.shares, (1, *load), strict=True))
 
