@@ -15,7 +15,7 @@ from ..engine import events as ev
 from ..engine.chronicle import touched
 from ..engine.errors import UserError
 from .changes import describe, kind_of
-from .recent import Placed
+from .every_event import Placed
 
 KINDS = tuple(sorted(kind.__struct_config__.tag for kind in get_args(ev.AnyEvent)))
 _NUMBERS = {"req": "request", "request": "request", "node": "node", "block": "block"}

@@ -21,7 +21,7 @@ from ..engine.state import EngineState
 from .causes import Cause, Record, why
 from .cells import CellMap
 from .decoding import Texts
-from .recent import Recent
+from .every_event import EveryEvent
 from .sampled import SampledSteps
 from .selection import NOTHING, Links, Target, resolve
 from .sources.base import Codec, Link, ModeChanged, ModelInfo, Origin, Recording
@@ -85,7 +85,7 @@ class Store:
         self.cells = CellMap.of(self.now)
         self.steps = StepSeries(self.now)
         self.spans = Spans(self.now)
-        self.recent = Recent()
+        self.events = EveryEvent(self.past)
         self.lints = Lints()
         self.texts = Texts(codec)
         self._latest = LatestNotes(self.now)
@@ -98,7 +98,7 @@ class Store:
             self.chronicle,
             self.steps,
             self.spans,
-            self.recent,
+            self.events,
             self.lints,
             self.watches,
             self.sampled,

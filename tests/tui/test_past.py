@@ -9,15 +9,16 @@ from minisgl_tui.engine import events as ev
 from minisgl_tui.engine.config import EngineConfig
 from minisgl_tui.engine.engine import Engine
 from minisgl_tui.engine.errors import UserError
-from minisgl_tui.engine.events import Position, StepRecord
+from minisgl_tui.engine.events import StepRecord
+from minisgl_tui.engine.history import History
 from minisgl_tui.engine.sampling import SamplingParams
 from minisgl_tui.engine.simulate import SimulatedRunner, random_tokens
 from minisgl_tui.engine.state import EngineState
-from minisgl_tui.tui import recent as recent_module
+from minisgl_tui.tui import every_event as every_event_module
 from minisgl_tui.tui import spans as spans_module
 from minisgl_tui.tui.changes import describe, ranges
 from minisgl_tui.tui.event_filter import KINDS, read
-from minisgl_tui.tui.recent import Placed, Recent
+from minisgl_tui.tui.every_event import EveryEvent, Placed
 from minisgl_tui.tui.spans import DECODE, IDLE, PREEMPTED, PREFILL, QUEUED, Spans
 from minisgl_tui.tui.steps import EVICTED, NO_TIME, STOPPED, StepSeries
 from minisgl_tui.tui.steps import PREEMPTED as MARK_PREEMPTED
@@ -249,36 +250,68 @@ def test_the_requests_that_ended_first_are_forgotten_first(monkeypatch: pytest.M
 # --- events --------------------------------------------------------------------------------------
 
 
-def test_events_are_found_by_number_and_by_position() -> None:
-    recent, wanted = Recent(), []
+def every_event(seed: int, steps: int = 120) -> tuple[EveryEvent, list[Placed], History]:
+    """The events of a random run, those that happened, and its record."""
+    state = EngineState(config_of(seed))
+    past = History.live(state)
+    events, happened = EveryEvent(past), []
 
     def follow(record: StepRecord) -> None:
-        recent.apply(record, NO_STATE)
-        wanted.extend(Placed(record.position(i), e) for i, e in enumerate(record.events))
+        state.apply(record)
+        past.append(record, state)
+        events.apply(record, state)
+        happened.extend(Placed(record.position(i), e) for i, e in enumerate(record.events))
 
-    random_run(1, follow)
-    assert len(recent) == len(wanted) == recent.end
-    assert [recent[i] for i in range(recent.end)] == wanted
-    for number in range(0, recent.end, 7):
-        assert recent.number_at(wanted[number].at) == number + 1
-    assert recent.number_at(Position(10**6, 0)) == recent.end
-    assert recent.number_at(Position(-1, 0)) == 0
+    random_run(seed, follow, steps=steps)
+    return events, happened, past
 
 
-def test_only_the_latest_events_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recent_module, "KEEP", 500)
-    recent, numbers = Recent(), []
+def test_events_are_found_by_number() -> None:
+    events, happened, _ = every_event(1)
+    assert len(events) == len(happened) == events.end
+    assert [events[i] for i in range(events.end)] == happened
+    with pytest.raises(IndexError, match="not known"):
+        events[events.end]
+
+
+def test_events_that_left_the_memory_are_read_from_the_record(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(every_event_module, "KEEP", 500)
+    events, happened, _ = every_event(2, steps=400)
+    assert len(events) == len(happened) > 2000
+    kept = sum(len(record.events) for record in events._newest)
+    assert 500 <= kept < 600
+    back = [events[i] for i in reversed(range(events.end))]
+    assert back[::-1] == happened
+    assert len(events._read) == every_event_module._READ
+    rng = random.Random(1)
+    for _ in range(200):
+        number = rng.randrange(events.end)
+        assert events[number] == happened[number]
+
+
+def test_where_the_record_has_a_gap_the_events_in_memory_are_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(every_event_module, "KEEP", 500)
+    state = EngineState(config_of(2))
+    past = History.live(state)
+    events, happened = EveryEvent(past), []
 
     def follow(record: StepRecord) -> None:
-        recent.apply(record, NO_STATE)
-        numbers.extend(record.position(i) for i in range(len(record.events)))
+        state.apply(record)
+        if state.step == 9:
+            past.gap = "the disk is full"
+        past.append(record, state)
+        events.apply(record, state)
+        happened.extend(Placed(record.position(i), e) for i, e in enumerate(record.events))
 
     random_run(2, follow, steps=400)
-    assert 500 <= len(recent) < 500 + 100 * 12
-    assert recent[recent.first].at == numbers[recent.first]
-    assert recent.number_at(Position(0, 0)) == recent.first
-    with pytest.raises(IndexError, match="not kept"):
-        recent[recent.first - 1]
+    assert 500 <= len(events) < 600
+    assert [events[i] for i in range(events.first, events.end)] == happened[events.first :]
+    with pytest.raises(IndexError, match="not known"):
+        events[0]
 
 
 def test_every_kind_of_event_has_a_line() -> None:
@@ -297,9 +330,7 @@ def test_every_kind_of_event_has_a_line() -> None:
 
 
 def test_a_filter_finds_what_took_part() -> None:
-    recent = Recent()
-    random_run(3, lambda record: recent.apply(record, NO_STATE))
-    events = [recent[i] for i in range(recent.end)]
+    _, events, _ = every_event(3)
 
     def found(text: str) -> list[Placed]:
         return list(filter(read(text).matches, events))

@@ -4,6 +4,7 @@ import pytest
 from minisgl_tui.engine import events as ev
 from minisgl_tui.engine.events import Position
 from minisgl_tui.engine.sampling import SamplingParams
+from minisgl_tui.tui import every_event as every_event_module
 from minisgl_tui.tui.event_filter import read
 from minisgl_tui.tui.palette import DARK, style_table
 from minisgl_tui.tui.selection import Target
@@ -216,7 +217,7 @@ def test_events_have_a_line_each_the_newest_first() -> None:
     assert any("▪ allocated" in line and "#0 gets" in line for line in lines)
     assert any("◐ scheduled" in line and "chunk 1 of 2" in line for line in lines)
     assert lines[-1].lstrip().startswith("0:0 + submitted  #0 arrived")
-    assert len(lines) == view.items == len(store.recent)
+    assert len(lines) == view.items == len(store.events)
 
 
 def test_a_filter_leaves_what_matches_and_goes_on_with_what_comes() -> None:
@@ -226,14 +227,14 @@ def test_a_filter_leaves_what_matches_and_goes_on_with_what_comes() -> None:
         session.engine.step()
     view.filter = read("req 2")
     shown(view, store)
-    wanted = [n for n in range(store.recent.end) if read("req 2").matches(store.recent[n])]
+    wanted = [n for n in range(store.events.end) if read("req 2").matches(store.events[n])]
     assert [view.number(i) for i in range(view.items)] == wanted[::-1]
     for _ in range(10):
         session.engine.step()
     text = shown(view, store)
-    wanted = [n for n in range(store.recent.end) if read("req 2").matches(store.recent[n])]
+    wanted = [n for n in range(store.events.end) if read("req 2").matches(store.events[n])]
     assert [view.number(i) for i in range(view.items)] == wanted[::-1]
-    assert f"/ req 2 · {len(wanted)} of {len(store.recent)} events" in text
+    assert f"/ req 2 · {len(wanted)} of {len(store.events)} events" in text
     held = view.anchor(3)
     session.engine.step()
     shown(view, store)
@@ -256,7 +257,7 @@ def test_a_long_search_takes_turns(monkeypatch: pytest.MonkeyPatch) -> None:
         if not view.busy:
             break
         assert "searching back from step" in text
-    assert turns == -(-store.recent.end // 7)
+    assert turns == -(-store.events.end // 7)
     assert view.items == 4
     for _ in range(10):
         session.engine.submit([1, 2], SamplingParams(max_tokens=1))
@@ -267,13 +268,46 @@ def test_a_long_search_takes_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     assert view.items == 14
 
 
+def test_a_filter_finds_what_has_left_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    session, store = opened(CONFIG, tokens=30)
+    for _ in range(30):
+        session.engine.step()
+    view = EventsView()
+    whole = shown(view, store)
+    view.filter = read("req 2")
+    found = shown(view, store)
+    monkeypatch.setattr(every_event_module, "KEEP", 20)
+    session, store = opened(CONFIG, tokens=30)
+    for _ in range(30):
+        session.engine.step()
+    assert sum(len(r.events) for r in store.events._newest) < 40 < len(store.events)
+    view = EventsView()
+    assert shown(view, store) == whole
+    view.filter = read("req 2")
+    assert shown(view, store) == found
+
+
+def test_a_filter_that_finds_too_much_says_where_it_stops(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events_module, "_MOST", 10)
+    monkeypatch.setattr(events_module, "_AT_ONCE", 7)
+    session, store = opened(ROOMY, tokens=30)
+    for _ in range(20):
+        session.engine.step()
+    view = EventsView()
+    view.filter = read("kind dec")
+    text = shown(view, store)
+    assert not view.busy and 10 <= view.items < 10 + 7
+    low = store.events[view._low].at.step
+    assert low > 1 and f"none searched for before step {low}" in text
+
+
 def test_enter_goes_to_the_node_or_to_its_block_when_it_is_gone() -> None:
     session, store = opened(CONFIG, tokens=60)
     view = EventsView()
     step_until(session, store, ev.Evicted)
     shown(view, store)
     for i in range(view.items):
-        event = store.recent[view.number(i)].event
+        event = store.events[view.number(i)].event
         target = view.target(i)
         if isinstance(event, ev.Evicted):
             there = event.node in store.state.nodes
@@ -303,7 +337,7 @@ async def test_slash_filters_n_goes_on_and_escape_shows_all_again(size: tuple[in
         assert it.store.selected == Target("request", 3)
         await it.press("escape", "escape")
         assert it.main.events.filter is None and it.store.selected is None
-        assert it.main.pane.view.items == len(it.store.recent)
+        assert it.main.pane.view.items == len(it.store.events)
 
 
 # --- statistics ----------------------------------------------------------------------------------

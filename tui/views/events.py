@@ -1,17 +1,19 @@
-"""The events pane: everything that happened lately, the newest first, and a filter on it.
+"""The events pane: everything that happened, the newest first, and a filter on it.
 
-Events are taken from `Recent` one by one, for the lines that show. A filter searches backwards, a
-few thousand events at a time, so that a search through all of them never holds up the screen.
+Events are taken from `EveryEvent` one by one, for the lines that show. A filter searches backwards,
+a few hundred events at a time, so that a search through all of them never holds up the screen.
 """
 
 import time
+from bisect import bisect_left
 from collections import deque
+from operator import neg
 
 from ...engine import events as ev
 from ...engine.state import EngineState
 from ..changes import describe, kind_of
 from ..event_filter import EventFilter
-from ..recent import Recent
+from ..every_event import EveryEvent
 from ..selection import Target
 from ..stops import GLYPH as STOP_GLYPH
 from ..store import Store
@@ -20,6 +22,7 @@ from .base import View
 
 _TURN = 0.005  # seconds a search may take before the screen gets its turn
 _AT_ONCE = 256  # events between two looks at the clock
+_MOST = 200_000  # events that a filter finds; older ones are not searched for
 _NOTHING = "nothing has happened yet: press i to send a prompt"
 _KIND_FROM = 92  # cells from which on there is room to name the kind
 
@@ -31,7 +34,7 @@ class EventsView(View):
 
     def __init__(self) -> None:
         super().__init__()
-        self._recent: Recent | None = None
+        self._events: EveryEvent | None = None
         self._filter: EventFilter | None = None
         self._found: deque[int] = deque()  # numbers of the events that match, the newest first
         self._low = self._high = 0  # those from low to high were looked at
@@ -44,48 +47,51 @@ class EventsView(View):
     def filter(self, filter: EventFilter | None) -> None:
         self._filter = filter
         self._found = deque()
-        self._recent = None  # search from the start
+        self._events = None  # search from the start
 
     def update(self, store: Store, width: int, height: int) -> None:
         self._stops = store.stops
         self._state, self._width, self._here = store.state, width, store.position
-        recent = store.recent
-        if recent is not self._recent:
-            self._recent, self._found = recent, deque()
-            self._low = self._high = recent.end
-        self._all = recent
-        self.busy = self._filter is not None and not self._search(recent)
-        count = f"{len(recent):,} events"
-        self.header = [] if len(recent) else [[(_NOTHING, "dim")]]
+        events = self._all = store.events
+        if events is not self._events:
+            self._events, self._found = events, deque()
+            self._low = self._high = events.end
+        self.busy = self._filter is not None and not self._search(events)
+        count = f"{len(events):,} events"
+        self.header = [] if len(events) else [[(_NOTHING, "dim")]]
         if self._filter is not None:
             found = f"{len(self._found):,} of {count}"
-            where = f", searching back from step {recent[self._low].at.step}" if self.busy else ""
+            where = ""
+            if self._low > events.first:
+                step = events[self._low].at.step if self._low < events.end else store.now.step
+                where = f", searching back from step {step}"
+                where = where if self.busy else f", none searched for before step {step}"
             text = f"/ {self._filter.text} · {found}{where} · n N next, previous · esc shows all"
             self.header = [[(clip(text, width), "accent")]]
             count = found
         self.subtitle = count
 
-    def _search(self, recent: Recent) -> bool:
+    def _search(self, events: EveryEvent) -> bool:
         """Go on with the search; true if nothing is left to search."""
         assert self._filter is not None
         matches = self._filter.matches
-        while self._found and self._found[-1] < recent.first:
-            self._found.pop()  # no longer kept
+        while self._found and self._found[-1] < events.first:
+            self._found.pop()  # no longer known
         until = time.perf_counter() + _TURN
-        while self._high < recent.end:
-            end = min(recent.end, self._high + _AT_ONCE)
-            self._found.extendleft(i for i in range(self._high, end) if matches(recent[i]))
+        while self._high < events.end:
+            end = min(events.end, self._high + _AT_ONCE)
+            self._found.extendleft(i for i in range(self._high, end) if matches(events[i]))
             self._high = end
             if time.perf_counter() > until:
                 return False
-        self._low = max(self._low, recent.first)
-        while self._low > recent.first:
-            start = max(recent.first, self._low - _AT_ONCE)
+        self._low = max(self._low, events.first)
+        while self._low > events.first and len(self._found) < _MOST:
+            start = max(events.first, self._low - _AT_ONCE)
             back = range(self._low - 1, start - 1, -1)
-            self._found.extend(i for i in back if matches(recent[i]))
+            self._found.extend(i for i in back if matches(events[i]))
             self._low = start
             if time.perf_counter() > until:
-                return self._low == recent.first
+                return self._low == events.first
         return True
 
     # --- lines -----------------------------------------------------------------------------------
@@ -95,7 +101,7 @@ class EventsView(View):
         return len(self._all) if self._filter is None else len(self._found)
 
     def number(self, item: int) -> int:
-        """The event's number in `Recent`."""
+        """The event's number in `EveryEvent`."""
         return self._all.end - 1 - item if self._filter is None else self._found[item]
 
     def target(self, item: int) -> Target | None:
@@ -118,7 +124,8 @@ class EventsView(View):
         if self._filter is None:
             item = self._all.end - 1 - anchor
             return item if 0 <= item < self.items else None
-        return self._found.index(anchor) if anchor in self._found else None
+        item = bisect_left(self._found, -anchor, key=neg)
+        return item if item < len(self._found) and self._found[item] == anchor else None
 
     def first_linked(self, links: object) -> int | None:
         return None  # what is linked is all over the place: stay
