@@ -1,9 +1,10 @@
 """Statistics: what a run has done so far, counted from events and nothing else.
 
-`Statistics` owns totals, latency histograms and rates; all of it is plain data, so it can be sent,
-stored and compared along with the picture it belongs to. It keeps a few numbers for each live
-request and drops them when the request ends. Queues, blocks and tree are not rebuilt here: that is
-the reducer's (`state.py`), and the two block counts that only it knows are handed in.
+`Statistics` owns totals and latency histograms; all of it is plain data, so it can be sent, stored
+and compared along with the picture it belongs to. It keeps a few numbers for each live request and
+drops them when the request ends. What it measured last is at hand for one record, for those who
+keep more of it (`windows.py`: the last minutes). Queues, blocks and tree are not rebuilt here: that
+is the reducer's (`state.py`), and the two block counts that only it knows are handed in.
 
 Times are on the engine's clock, in seconds. A request is admitted at ``record.t``; a token is out
 at ``record.t + record.seconds``.
@@ -13,7 +14,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from copy import copy
 from math import ceil, inf, nan
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -22,9 +23,6 @@ from . import events as ev
 # Upper edges of the buckets in seconds, ten a decade from 100 µs to 1000 s, rounded to three
 # digits: 0.0001, 0.000126, 0.000158, 0.0002, … 1000. One more bucket takes what is longer.
 EDGES = tuple(float(f"{10 ** (i / 10 - 4):.3g}") for i in range(71))
-
-RATE_WINDOW = 10.0  # seconds that a rate looks back
-RATE_SLOTS = 20  # pieces of the window: a rate forgets in steps of half a second
 
 
 class Histogram(msgspec.Struct):
@@ -115,47 +113,15 @@ def percentile(samples: Sequence[float], q: float) -> float | None:
     return sorted(samples)[max(1, ceil(q * len(samples))) - 1] if samples else None
 
 
-class Rate(msgspec.Struct):
-    """How many a second over the last `RATE_WINDOW` seconds, in `RATE_SLOTS` counters."""
-
-    counts: list[int] = msgspec.field(default_factory=lambda: [0] * RATE_SLOTS)
-    head: int | None = None  # number of the newest slot since the clock's zero
-
-    def add(self, at: float, count: int) -> None:
-        slot = int(at * RATE_SLOTS // RATE_WINDOW)
-        if self.head is None:
-            self.head = slot
-        for stale in range(max(self.head, slot - RATE_SLOTS) + 1, slot + 1):
-            self.counts[stale % RATE_SLOTS] = 0
-        self.head = max(self.head, slot)
-        self.counts[self.head % RATE_SLOTS] += count
-
-    def per_second(self, now: float, since: float) -> float:
-        """The rate at ``now`` of something that counts since ``since``; 0 before any time passed.
-
-        The divisor is the time really covered: the full slots of the window and the running one.
-        """
-        slot = int(now * RATE_SLOTS // RATE_WINDOW)
-        oldest = slot - RATE_SLOTS + 1
-        covered = min(now - since, now - oldest * RATE_WINDOW / RATE_SLOTS)
-        if self.head is None or covered <= 0:
-            return 0.0
-        kept = range(max(oldest, self.head - RATE_SLOTS + 1), min(slot, self.head) + 1)
-        return sum(self.counts[s % RATE_SLOTS] for s in kept) / covered
-
-    def copy(self) -> "Rate":
-        other = copy(self)
-        other.counts = self.counts[:]
-        return other
-
-
 class Live(msgspec.Struct, gc=False):
-    """What is remembered of a request until it ends."""
+    """What is remembered of a request until it ends. Times are in seconds; -1: not known yet."""
 
     prompt_len: int
     submitted_at: float
+    queued: float = -1.0  # from its submission to its first admission
     first_at: float = 0.0
     last_at: float = 0.0
+    worst_gap: float = -1.0  # the longest between two of its tokens
     outputs: int = 0
     chunk_end: int = 0  # tokens with KV after the latest prefill chunk …
     chunk_outputs: int = 0  # … when it had this many outputs
@@ -171,6 +137,14 @@ class Live(msgspec.Struct, gc=False):
         self.chunk_end, self.chunk_outputs = end, self.outputs
 
 
+class Sample(NamedTuple):
+    """``times`` that ``seconds`` were measured, for the histogram ``of`` that name."""
+
+    of: str
+    seconds: float
+    times: int
+
+
 class Statistics(msgspec.Struct):
     """Totals since the start. ``submitted`` = ``refused`` + all ``finished`` + those still live.
 
@@ -178,6 +152,9 @@ class Statistics(msgspec.Struct):
     re-admission after preemption (``rehit_tokens``) are kept apart: only the first save work.
     ``tail_slots`` are the empty slots in the last blocks of all tables. ``e2e`` and ``tpot`` count
     requests that ended with ``stop`` or ``length``; ``tpot`` is (last - first) / (n - 1).
+
+    ``measured`` and ``gone`` are of the latest record alone: what went into the histograms, and
+    which requests ended, in order.
     """
 
     num_blocks: int
@@ -209,15 +186,14 @@ class Statistics(msgspec.Struct):
     tpot: Histogram = msgspec.field(default_factory=Histogram)
     e2e: Histogram = msgspec.field(default_factory=Histogram)
     step_time: Histogram = msgspec.field(default_factory=Histogram)
-    sampled_rate: Rate = msgspec.field(default_factory=Rate)
-    prefill_rate: Rate = msgspec.field(default_factory=Rate)
-    finished_rate: Rate = msgspec.field(default_factory=Rate)
 
     started_at: float | None = None
     began: float = 0.0  # start and end of the latest record
     now: float = 0.0
     live: dict[int, Live] = {}
     unsampled: list[int] = []  # requests whose decode of this step has given no token yet
+    measured: list[Sample] = []
+    gone: list[tuple[int, Live]] = []
 
     # --- reading ---------------------------------------------------------------------------------
 
@@ -251,13 +227,9 @@ class Statistics(msgspec.Struct):
         held = self.held_blocks * self.block_size
         return self.tail_slots / held if held else 0.0
 
-    def summary(self, now: float | None = None) -> dict[str, float | int]:
-        """All of it as plain numbers, rates as of ``now`` (the latest record's end if not given).
-
-        Times are in seconds. A histogram without samples has only its count.
-        """
-        now = self.now if now is None else now
-        since = now if self.started_at is None else self.started_at
+    def summary(self) -> dict[str, float | int]:
+        """All of it as plain numbers. Times are in seconds; a histogram without samples has only
+        its count."""
         numbers: dict[str, float | int] = {
             "steps": self.steps,
             "failed_steps": self.failed_steps,
@@ -277,9 +249,6 @@ class Statistics(msgspec.Struct):
             "blocks_evictable": self.evictable_blocks,
             "blocks_free": self.free_blocks,
             "fragmentation": self.fragmentation,
-            "sampled_tokens_per_s": self.sampled_rate.per_second(now, since),
-            "prefill_tokens_per_s": self.prefill_rate.per_second(now, since),
-            "requests_per_s": self.finished_rate.per_second(now, since),
         }
         numbers |= {f"requests_{reason}": n for reason, n in sorted(self.finished.items())}
         numbers |= {f"evicted_blocks_{why}": n for why, n in sorted(self.evicted.items())}
@@ -297,13 +266,15 @@ class Statistics(msgspec.Struct):
     def copy(self) -> "Statistics":
         """The same numbers in another that counts on by itself."""
         other = copy(self)
-        for name in (*HISTOGRAMS, *RATES):
+        for name in HISTOGRAMS:
             setattr(other, name, getattr(self, name).copy())
         other.finished = dict(self.finished)
         other.evicted = dict(self.evicted)
         other.deferred = dict(self.deferred)
         other.live = {req: copy(live) for req, live in self.live.items()}
         other.unsampled = self.unsampled[:]
+        other.measured = self.measured[:]
+        other.gone = self.gone[:]
         return other
 
     # --- counting --------------------------------------------------------------------------------
@@ -325,6 +296,8 @@ class Statistics(msgspec.Struct):
             self.started_at = record.t
         self.began = record.t
         self.now = record.t + record.seconds
+        self.measured = []
+        self.gone = []
 
     def take(self, event: ev.AnyEvent) -> None:
         handler = _APPLY.get(type(event))
@@ -333,7 +306,7 @@ class Statistics(msgspec.Struct):
 
     def end(self, record: ev.StepRecord, free: int, evictable: int) -> None:
         if record.timings:
-            self.step_time.add(record.seconds)
+            self._measure("step_time", record.seconds)
         self.unsampled = []
         self.free_blocks = free
         self.evictable_blocks = evictable
@@ -363,13 +336,13 @@ class Statistics(msgspec.Struct):
         elif live is not None:
             self.prompt_tokens += live.prompt_len
             self.cached_tokens += e.cached_tokens
-            self.queue.add(self.began - live.submitted_at)
+            live.queued = self.began - live.submitted_at
+            self._measure("queue", live.queued)
         if live is not None:
             live.at_chunk(e.cached_tokens)
 
     def _scheduled(self, e: ev.Scheduled) -> None:
         self.prefill_tokens += e.count
-        self.prefill_rate.add(self.now, e.count)
         self.tail_slots -= e.count
         live = self.live.get(e.req)
         if live is not None:
@@ -387,7 +360,6 @@ class Statistics(msgspec.Struct):
     def _sampled(self, e: ev.Sampled) -> None:
         self.unsampled = []
         self.sampled_tokens += len(e.reqs)
-        self.sampled_rate.add(self.now, len(e.reqs))
         lives, now = self.live, self.now
         gap, times = 0.0, 0  # most of a batch has the same gap: count it in one go
         for req in e.reqs:
@@ -398,27 +370,33 @@ class Statistics(msgspec.Struct):
                 since_last = now - live.last_at
                 if since_last != gap:
                     if times:
-                        self.itl.add(gap, times)
+                        self._measure("itl", gap, times)
                     gap, times = since_last, 0
                 times += 1
+                if gap > live.worst_gap:
+                    live.worst_gap = gap
             else:
                 live.first_at = now
-                self.ttft.add(now - live.submitted_at)
+                self._measure("ttft", now - live.submitted_at)
             live.outputs += 1
             live.last_at = now
         if times:
-            self.itl.add(gap, times)
+            self._measure("itl", gap, times)
 
     def _finished(self, e: ev.Finished) -> None:
         live = self.live.pop(e.req, None)
         if live is None:  # refused, or never seen
             return
         self.finished[e.reason] = self.finished.get(e.reason, 0) + 1
-        self.finished_rate.add(self.now, 1)
+        self.gone.append((e.req, live))
         if e.reason in ("stop", "length"):
-            self.e2e.add(self.now - live.submitted_at)
+            self._measure("e2e", self.now - live.submitted_at)
             if live.outputs > 1:
-                self.tpot.add((live.last_at - live.first_at) / (live.outputs - 1))
+                self._measure("tpot", (live.last_at - live.first_at) / (live.outputs - 1))
+
+    def _measure(self, name: str, seconds: float, times: int = 1) -> None:
+        getattr(self, name).add(seconds, times)
+        self.measured.append(Sample(name, seconds, times))
 
     def _allocated(self, e: ev.Allocated) -> None:
         self.tail_slots += len(e.blocks) * self.block_size
@@ -437,7 +415,6 @@ class Statistics(msgspec.Struct):
 
 
 HISTOGRAMS = ("queue", "ttft", "itl", "tpot", "e2e", "step_time")
-RATES = ("sampled_rate", "prefill_rate", "finished_rate")
 
 _APPLY: dict[type, Callable[[Statistics, Any], None]] = {
     ev.StepBegan: Statistics._step_began,

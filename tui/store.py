@@ -18,6 +18,7 @@ from ..engine.events import Position
 from ..engine.history import History
 from ..engine.lints import Lints
 from ..engine.state import EngineState
+from ..engine.windows import Windows
 from .causes import Cause, Record, why
 from .cells import CellMap
 from .decoding import Texts
@@ -84,6 +85,7 @@ class Store:
         self.replays = recording is not None
         self.cells = CellMap.of(self.now)
         self.steps = StepSeries(self.now)
+        self.windows = Windows(self.now)
         self.spans = Spans(self.now)
         self.events = EveryEvent(self.past)
         self.lints = Lints()
@@ -97,6 +99,7 @@ class Store:
         self._followers: tuple[Follower, ...] = (
             self.chronicle,
             self.steps,
+            self.windows,
             self.spans,
             self.events,
             self.lints,

@@ -85,7 +85,7 @@ def test_the_digest_tells_the_smallest_change_anywhere() -> None:
         lambda s: s.block_owner.__setitem__(3, 77),
         lambda s: s.block_state.__setitem__(3, 0),
         lambda s: s.stats.itl.add(0.5),
-        lambda s: s.stats.sampled_rate.counts.__setitem__(0, 99),
+        lambda s: s.stats.measured.clear(),
         lambda s: s.stats.live.popitem(),
         lambda s: s.notes.clear(),
         lambda s: s.rows.clear(),

@@ -12,7 +12,7 @@ from minisgl_tui.engine.blocks import BlockState
 from minisgl_tui.engine.errors import RequestRefused
 from minisgl_tui.engine.events import Decoding, Sampled, StepBegan, StepRecord, Submitted
 from minisgl_tui.engine.sampling import SamplingParams
-from minisgl_tui.engine.stats import EDGES, RATE_WINDOW, Histogram, Rate, Statistics
+from minisgl_tui.engine.stats import EDGES, Histogram, Statistics
 from test_oracle import Load
 
 TOKEN, STEP = 1e-4, 5e-3  # what the simulated runner takes for a token and for a step
@@ -106,32 +106,6 @@ def test_cumulative_buckets_count_what_is_at_most_the_edge() -> None:
     assert (buckets[1e3], buckets[math.inf]) == (3, 4)
 
 
-# --- rates ---------------------------------------------------------------------------------------
-
-
-def test_a_rate_is_over_the_time_covered_while_that_is_less_than_the_window() -> None:
-    rate = Rate()
-    rate.add(1002.0, 30)
-    assert rate.per_second(1003.0, since=1000.0) == 10.0
-    assert rate.per_second(1000.0, since=1000.0) == 0.0
-
-
-def test_a_rate_looks_back_one_window_and_forgets_the_rest() -> None:
-    rate = Rate()
-    for second in range(100):
-        rate.add(second + 0.25, 10 if second < 90 else 50)
-    assert rate.per_second(99.99, since=0.0) == pytest.approx(50, rel=0.05)
-    assert rate.per_second(99.25 + 2 * RATE_WINDOW, since=0.0) == 0.0
-    assert len(rate.counts) == 20
-
-
-def test_a_clock_that_goes_back_does_no_harm() -> None:
-    rate = Rate()
-    rate.add(50.0, 1)
-    rate.add(2.0, 1)
-    assert rate.per_second(50.5, since=0.0) == pytest.approx(2 / 10, rel=0.06)
-
-
 # --- a run, to the millisecond -------------------------------------------------------------------
 
 
@@ -150,7 +124,6 @@ def test_a_lone_request_has_the_times_of_the_simulated_clock() -> None:
     assert stats.e2e.mean == pytest.approx(0.5 + first + 2 * gap)
     assert (stats.step_time.count, stats.steps) == (3, 3)
     assert (stats.prefill_tokens, stats.decode_tokens, stats.sampled_tokens) == (10, 2, 3)
-    assert stats.summary()["sampled_tokens_per_s"] == pytest.approx(3 / (0.5 + first + 2 * gap))
 
 
 def test_requests_are_counted_by_how_they_end_and_refused_ones_apart() -> None:

@@ -104,7 +104,7 @@ async def test_digits_choose_the_pane(size: tuple[int, int]) -> None:
             ("5", "#3 admitted: "),
             ("6", "step 4: running 4, waiting 0"),
             ("7", "░ queued"),
-            ("8", "tokens out"),
+            ("8", "── slowest"),
             ("9", "nothing bad was found so far"),
         ]:
             await on.press(key)

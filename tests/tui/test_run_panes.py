@@ -1,4 +1,4 @@
-"""The panes over a whole run: the strip of steps, the timeline, events, statistics and lints."""
+"""The panes over a whole run: the strip of steps, the timeline, events and lints."""
 
 import pytest
 from minisgl_tui.engine import events as ev
@@ -8,12 +8,11 @@ from minisgl_tui.tui import every_event as every_event_module
 from minisgl_tui.tui.event_filter import read
 from minisgl_tui.tui.palette import DARK, style_table
 from minisgl_tui.tui.selection import Target
-from minisgl_tui.tui.steps import NO_TIME, STOPPED
+from minisgl_tui.tui.steps import STOPPED
 from minisgl_tui.tui.text import plain
 from minisgl_tui.tui.views import events as events_module
 from minisgl_tui.tui.views.events import EventsView
 from minisgl_tui.tui.views.lints import LintsView
-from minisgl_tui.tui.views.statistics import StatisticsView, duration, sparkline
 from minisgl_tui.tui.views.status import status_lines
 from minisgl_tui.tui.views.steps import MARKS, StepsView
 from minisgl_tui.tui.views.timeline import LEGEND, TimelineView
@@ -338,37 +337,6 @@ async def test_slash_filters_n_goes_on_and_escape_shows_all_again(size: tuple[in
         await it.press("escape", "escape")
         assert it.main.events.filter is None and it.store.selected is None
         assert it.main.pane.view.items == len(it.store.events)
-
-
-# --- statistics ----------------------------------------------------------------------------------
-
-
-def test_statistics_give_rates_percentiles_and_the_cache_with_sparklines() -> None:
-    session, store = opened(ROOMY, tokens=10)
-    while session.engine.has_work():
-        session.engine.step()
-    stats = store.state.stats
-    text = shown(StatisticsView(), store, width=110)
-    assert f"{stats.sampled_tokens:,} in all" in text
-    assert f"{stats.hit_rate:.0%}, {stats.cached_tokens} of {stats.prompt_tokens} tokens" in text
-    assert f"{duration(stats.ttft.quantile(0.5)):>8}" in text
-    assert f"{store.state.free} of 200 blocks" in text
-    line = next(line for line in text.splitlines() if line.startswith(" running"))
-    assert line.rstrip().endswith("█") or "█" in line
-    narrow = shown(StatisticsView(), store, width=50)
-    assert "█" not in narrow and "tokens out" in narrow
-
-
-def test_before_the_first_step_statistics_say_what_to_do() -> None:
-    _, store = opened()
-    assert "press s to take the first step" in shown(StatisticsView(), store)
-
-
-def test_sparklines_tell_nothing_from_little_and_scale_to_the_largest() -> None:
-    assert sparkline([0, 1, 4, 8]) == " ▁▄█"
-    assert sparkline([NO_TIME, 0.001, 100]) == " ▁█"
-    assert sparkline([2, 2], most=16) == "▁▁"
-    assert sparkline([0, 0]) == "  "
 
 
 # --- lints ---------------------------------------------------------------------------------------

@@ -289,8 +289,8 @@ class Pane(LineWidget, can_focus=True):
         return max(0, item)
 
     def reveal(self) -> None:
-        """When next drawn, scroll until something linked to the selection shows; the cursor
-        stays."""
+        """When next drawn, scroll until something linked to the selection shows; the cursor stays,
+        but where the selection itself has a line it goes there."""
         self._reveal = True
 
     def _scroll_to_links(self) -> None:
@@ -298,6 +298,8 @@ class Pane(LineWidget, can_focus=True):
         item = self.view.first_linked(self.store.links)
         if item is None:
             return
+        if self.view.target(item) == self.store.selected:
+            self.cursor, self._anchor = item, self.view.anchor(item)
         line = item // self.view.per_line
         if not self.top <= line < self.top + self._body:
             self.top = max(0, line - self._body // 3)
