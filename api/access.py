@@ -4,6 +4,7 @@ No text of a prompt or an answer is ever in the log.
 """
 
 import hmac
+import ipaddress
 import logging
 import time
 from collections.abc import Sequence
@@ -86,6 +87,15 @@ def allow_origins(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:
         allow_headers=("*",),
         expose_headers=("X-Request-Id", "Retry-After"),
     )
+
+
+def is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 class RequireKey:

@@ -17,6 +17,7 @@ from .access import AccessLog, RequireKey, allow_origins
 from .chat import chat_completions
 from .completions import completions
 from .connection import CLIENT_GONE, ClientGone
+from .debug import ROUTES as DEBUG_ROUTES
 from .errors import ApiError, engine_failed, refused
 from .metrics import metrics
 from .openapi import GENERATES, READS, Route, document
@@ -90,6 +91,8 @@ def create_app(serving: Serving) -> ASGIApp:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         serving.thread.start()
+        if serving.feed:
+            serving.feed.start()
         yield
         serving.thread.stop()
 
@@ -102,11 +105,12 @@ def create_app(serving: Serving) -> ASGIApp:
         redirect_slashes=False,
     )
     app.state.serving = serving
+    routes = (*ROUTES, *DEBUG_ROUTES) if serving.feed else ROUTES
     described = document(
-        ROUTES, title=app.title, version=app.version, guarded=bool(serving.api_key)
+        routes, title=app.title, version=app.version, guarded=bool(serving.api_key)
     )
     app.openapi = lambda: described
-    for route in ROUTES:
+    for route in routes:
         app.add_api_route(route.path, route.handler, methods=[route.method])
     # Only ever a 404, so no route to tell anybody of.
     app.add_api_route("/v1/responses/{name}", stored_response, methods=["GET", "DELETE"])

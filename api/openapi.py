@@ -24,7 +24,9 @@ JSON, EVENTS = "application/json", "text/event-stream"
 _ERRORS = {
     400: "The request makes no sense; `param` names the field at fault.",
     401: "The API key is missing or wrong.",
+    403: "This is not shown, or not done, for whoever asks from there.",
     404: "There is no such model here.",
+    409: "Another viewer holds the server.",
     413: "The body is larger than this server takes.",
     429: "As many requests run and wait as this server takes; come again after `Retry-After`.",
     500: "The engine failed.",

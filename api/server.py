@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import gc
-import ipaddress
 import logging
 import os
 import socket
@@ -15,9 +14,12 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 
 from ..engine.errors import UserError
-from ..engine.trace import Model, RecordTo, new_header
+from ..engine.trace import Header, Model, RecordTo, new_header
+from .access import is_loopback
 from .app import create_app
+from .control import Controls
 from .engine_thread import EngineThread
+from .feed import Feed
 from .patience import PatientProtocol
 from .serving import MAX_BODY, Serving
 from .tool_template import check_parser
@@ -39,7 +41,8 @@ _LAST_WORDS = 1.0  # seconds for errors to be read at the end
 class ServerSettings:
     """``model_name`` is what clients call the model; ``cors`` are the origins of web pages that may
     ask (``*``: any); ``drain`` are seconds that requests under way are given at the end. With
-    ``record_to`` everything that the engine does is recorded."""
+    ``record_to`` everything that the engine does is recorded, with ``debug`` viewers may watch it,
+    with ``debug_control`` stop it too."""
 
     host: str
     port: int
@@ -51,6 +54,8 @@ class ServerSettings:
     drain: float = DRAIN_SECONDS
     tool_parser: str = "auto"
     record_to: RecordTo | None = None
+    debug: bool = False
+    debug_control: bool = False
 
 
 def serve(model: str, settings: ServerSettings, engine: dict[str, Any], progress: Progress) -> None:
@@ -79,11 +84,14 @@ def serve(model: str, settings: ServerSettings, engine: dict[str, Any], progress
             max_body=settings.max_body,
             tool_parser=settings.tool_parser,
         )
+        header = _header(llm)
+        if settings.debug:
+            watch(serving, header, settings.debug_control)
         gc.collect()
         gc.freeze()  # the model lives as long as the server: no collection need walk it
         _log_to_stderr()
         server = Server(serving, settings, banner(serving, settings, sock))
-        with _recording(settings.record_to, serving.thread, llm):
+        with _recording(settings.record_to, header, serving):
             try:
                 server.run([sock])
             except KeyboardInterrupt:  # the ordinary end, which uvicorn passes on when it is done
@@ -93,17 +101,29 @@ def serve(model: str, settings: ServerSettings, engine: dict[str, Any], progress
 
 
 @contextlib.contextmanager
-def _recording(record_to: RecordTo | None, thread: EngineThread, llm: "LLM") -> Iterator[None]:
+def _recording(record_to: RecordTo | None, header: Header, serving: Serving) -> Iterator[None]:
     """Everything that happens meanwhile is written to the file, if one is wanted."""
     if record_to is None:
         yield
         return
-    made, engine, state = llm.model_info, llm.engine, thread.state
-    model = Model(made.name, made.architecture, made.dtype, made.device, str(made.path))
-    header = new_header(engine.config, model, engine.clock(), llm.tokenizer)
-    with record_to.open(header, llm.tokenizer, log.error) as writer:
+    engine, state = serving.thread.engine, serving.thread.state
+    with record_to.open(header, serving.tokenizer, log.error) as writer:
         engine.log.listen(lambda record: writer.write(record, state))
         yield
+
+
+def _header(llm: "LLM") -> Header:
+    made, engine = llm.model_info, llm.engine
+    model = Model(made.name, made.architecture, made.dtype, made.device, str(made.path))
+    return new_header(engine.config, model, engine.clock(), llm.tokenizer)
+
+
+def watch(serving: Serving, header: Header, control: bool) -> None:
+    """Let viewers watch what the engine does, and with ``control`` stop it."""
+    feed = serving.feed = Feed(serving.thread, header, serving.tokenizer)
+    if control:
+        serving.controls = Controls(serving.thread.debugger, feed.changed)
+        feed.lease = serving.controls.lease
 
 
 class Server(uvicorn.Server):
@@ -131,6 +151,8 @@ class Server(uvicorn.Server):
             print(self._banner, flush=True)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._serving.feed:
+            self._serving.feed.close()
         hurry = asyncio.create_task(self._hurry())
         await super().shutdown(sockets)
         hurry.cancel()
@@ -185,18 +207,12 @@ def banner(serving: Serving, settings: ServerSettings, sock: socket.socket) -> s
     ]
     if settings.record_to:
         lines.append(f"  records  {settings.record_to.path}, prompts and answers included")
+    if settings.debug:
+        how = " --control" if settings.debug_control else ""
+        lines.append(f"  watch    minisgl-tui attach {url}{how}, prompts and answers included")
     if not settings.api_key and not is_loopback(settings.host):
         lines.append("  warning  anybody who reaches this address may use it: set --api-key")
     return "\n".join(lines)
-
-
-def is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _log_to_stderr() -> None:

@@ -13,8 +13,10 @@ from ..engine.sampling import SamplingParams
 from ..engine.tokenizer import Tokenizer
 from .access import note
 from .connection import read_body
+from .control import Controls
 from .engine_thread import EngineThread
 from .errors import ApiError, bad_request, no_such_model
+from .feed import Feed
 from .fields import R, decode
 from .protocol import GenerateRequest
 from .tool_template import tool_template
@@ -37,6 +39,8 @@ class Serving:
     cors: tuple[str, ...] = ()
     max_body: int = MAX_BODY
     tool_parser: str = "auto"
+    feed: Feed | None = None  # for viewers, with --debug
+    controls: Controls | None = None  # and with --debug-control
     created: int = field(default_factory=lambda: int(time.time()))
 
     def __post_init__(self) -> None:

@@ -21,7 +21,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, BinaryIO, NamedTuple, Protocol
@@ -159,6 +159,29 @@ def read_record(line: bytes | str, unknown: Counter[str]) -> ev.StepRecord:
     return record
 
 
+def encode_record(record: ev.StepRecord) -> bytes:
+    """The line of a record, without its end."""
+    return b'{"k":"step","n":%d,%b' % (len(record.events), encode(record)[1:])
+
+
+def tokens_in(event: ev.AnyEvent) -> Iterable[int]:
+    """The tokens that an event brings up, those that might have been sampled among them; what is
+    in the tree has come up before."""
+    if isinstance(event, ev.Submitted):
+        return event.prompt
+    if not isinstance(event, ev.Sampled):
+        return ()
+    others = (top for logprobs in event.logprobs if logprobs for top, _ in logprobs.top)
+    return chain(event.tokens, others)
+
+
+def vocabulary(ids: list[int], speller: Speller | None) -> Vocab:
+    """How those tokens are spelled; none of them without a ``speller``."""
+    if speller is None:
+        return Vocab([], [])
+    return vocab_of({id: speller.piece(id) for id in ids})
+
+
 def pieces(vocab: Vocab) -> Iterator[tuple[int, Piece]]:
     """The tokens that a line spells."""
     for id, text in zip(vocab.ids, vocab.texts, strict=False):
@@ -183,7 +206,7 @@ class LineMaker:
         return self._since >= self._wait
 
     def record(self, record: ev.StepRecord) -> bytes:
-        line = b'{"k":"step","n":%d,%b\n' % (len(record.events), encode(record)[1:])
+        line = encode_record(record) + b"\n"
         self._since += len(line)
         return line
 
@@ -279,7 +302,7 @@ class TraceWriter:
         if self.error or self._closed:
             return
         if self._speller:
-            self._spell(record.events)
+            self.spell(chain.from_iterable(map(tokens_in, record.events)))
         line = self._lines.record(record)
         self._queued += len(line)
         self.records += 1
@@ -289,17 +312,17 @@ class TraceWriter:
         if self._queued - self._written > QUEUE_BYTES:
             self._fail(f"the disk is {QUEUE_BYTES >> 20} MB behind")
 
-    def spell(self, tokens: Iterable[int]) -> None:
-        """Have tokens told that come up otherwise than in an event: in the state it begins with."""
-        new = set(tokens) - self._spelled
-        if new and self._speller:
-            self._spelled |= new
-            self._queue.put(sorted(new))
-
     def write_snapshot(self, state: EngineState) -> None:
         """For a recording that does not begin with an empty engine; others come by themselves."""
         self._lines.begin_snapshot()
         self._queue.put(state.snapshot())
+
+    def spell(self, tokens: Iterable[int]) -> None:
+        """Have tokens told that come up for the first time; those of records come by themselves."""
+        new = set(tokens) - self._spelled
+        if new and self._speller:
+            self._spelled |= new
+            self._queue.put(sorted(new))
 
     def close(self) -> None:
         """Write what is left and the last line. May be called again."""
@@ -307,18 +330,6 @@ class TraceWriter:
             self._closed = True
             self._queue.put(None)
         self._thread.join()
-
-    def _spell(self, events: Iterable[ev.AnyEvent]) -> None:
-        """Have the tokens told that come up for the first time."""
-        for event in events:
-            if isinstance(event, ev.Submitted):
-                self.spell(event.prompt)
-            elif isinstance(event, ev.Sampled):
-                new = set(event.tokens)
-                for logprobs in event.logprobs:
-                    if logprobs is not None:
-                        new.update(token for token, _ in logprobs.top)
-                self.spell(new)
 
     # --- the writer's thread ---------------------------------------------------------------------
 
@@ -353,13 +364,9 @@ class TraceWriter:
         if isinstance(item, Snapshot):
             return self._lines.snapshot(item)
         if isinstance(item, list):
-            return [encode(self._vocabulary(item)) + b"\n"]
+            return [encode(vocabulary(item, self._speller)) + b"\n"]
         self._written += len(item)
         return [item]
-
-    def _vocabulary(self, ids: list[int]) -> Vocab:
-        assert self._speller
-        return vocab_of({id: self._speller.piece(id) for id in ids})
 
     def _fail(self, reason: str) -> None:
         if not self.error:

@@ -14,6 +14,7 @@ from typing import Any
 from ..engine import model_store
 from ..engine.errors import UserError
 from . import (
+    attach_command,
     bench_command,
     check_command,
     fork_command,
@@ -83,6 +84,7 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, Any]]:
     keys = commands.add_parser("keys", help="the keys, and the file for your own")
     keys.set_defaults(command=_print_keys)
     serve_command.add_parser(commands)
+    attach_command.add_parser(commands)
     record_command.add_parser(commands)
     recording_commands.add_parsers(commands)
     fork_command.add_parser(commands)

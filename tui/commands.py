@@ -146,6 +146,7 @@ def _play(screen: "MainScreen", text: str) -> None:
 
 
 def _pause(screen: "MainScreen", text: str) -> None:
+    screen.check("pause")
     screen.source.pause()
 
 
@@ -171,8 +172,7 @@ def _break(screen: "MainScreen", text: str) -> None:
         words = words[:-2]
     screen.check("toggle_break")
     condition = " ".join(words)
-    id = screen.source.add_breakpoint(condition, ignore, log)
-    screen.tell(f"breakpoint {id}: {'notes' if log else 'stops'} when {condition}")
+    screen.add_breakpoint(condition, ignore, log)
 
 
 def _known(screen: "MainScreen", text: str) -> int:

@@ -19,6 +19,7 @@ from ..engine.trace import RecordTo
 from ..engine.workload import Workload
 
 DEFAULT_MODEL = "smollm2-135m"
+API_KEY_VARIABLE = "MINISGL_TUI_API_KEY"
 
 
 def add_engine_flags(parser: argparse.ArgumentParser) -> None:

@@ -43,6 +43,7 @@ class Runs:
         )
         store.records_to, store.origin = ready.records_to, ready.origin
         screen = MainScreen(store, self._app.source)
+        screen.rate = ready.rate
         self._begun += 1
         self._app.install_screen(screen, f"run-{self._begun}")  # kept, shown or not
         self._kept.append(screen)

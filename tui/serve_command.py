@@ -10,6 +10,7 @@ from typing import Any
 from ..engine import model_store
 from ..engine.errors import UserError
 from .engine_flags import (
+    API_KEY_VARIABLE,
     DEFAULT_MODEL,
     add_engine_flags,
     add_record_flags,
@@ -19,7 +20,6 @@ from .engine_flags import (
 )
 from .progress import print_progress
 
-API_KEY_VARIABLE = "MINISGL_TUI_API_KEY"
 EXTRA = {"fastapi", "httptools", "prometheus_client", "starlette", "uvicorn", "uvloop"}
 
 
@@ -84,6 +84,16 @@ def add_parser(commands: Any) -> None:
         help="how the model writes tool calls: hermes, llama3 or none; "
         "auto reads one that the chat template has written (default: %(default)s)",
     )
+    watching = serve.add_argument_group("watching the engine")
+    watching.add_argument(
+        "--debug",
+        action="store_true",
+        help="let `minisgl-tui attach` watch every step, prompts and answers included: with the "
+        "API key, or from this machine",
+    )
+    watching.add_argument(
+        "--debug-control", action="store_true", help="let it pause and step the engine too"
+    )
     add_engine_flags(serve)
     add_record_flags(serve)
 
@@ -109,6 +119,8 @@ def run(args: argparse.Namespace) -> int:
         drain=args.drain,
         tool_parser=args.tool_parser,
         record_to=recording,
+        debug=args.debug,
+        debug_control=args.debug_control,
     )
     serve(args.model, settings, engine, print_progress())
     return 0
@@ -134,6 +146,8 @@ def model_name(model: str) -> str:
 
 
 def _check(args: argparse.Namespace) -> None:
+    if args.debug_control and not args.debug:
+        raise UserError("--debug-control needs --debug: who may not watch cannot stop anything")
     for name, low, high in (
         ("port", 0, 65535),
         ("max_queued_requests", 0, 1_000_000),

@@ -17,6 +17,16 @@ if TYPE_CHECKING:
     from .sources.local import LocalSource
 
 DEFAULT_LOGPROBS = 5
+WORKLOAD_FLAGS = (
+    "model",
+    "prompt",
+    "workload",
+    "demo",
+    "system",
+    "max_tokens",
+    "temperature",
+    "logprobs",
+)
 
 
 def add_workload_flags(parser: argparse.ArgumentParser) -> None:

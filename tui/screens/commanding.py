@@ -189,8 +189,13 @@ class Commanding(Screen[None]):
                 self.source.remove_breakpoint(breakpoint.id)
                 self.tell(f"breakpoint {breakpoint.id} is gone: {condition}")
                 return
-        id = self.source.add_breakpoint(condition)
-        self.tell(f"breakpoint {id}: stops when {condition}")
+        self.add_breakpoint(condition)
+
+    def add_breakpoint(self, condition: str, ignore: int = 0, log_only: bool = False) -> None:
+        """Raises `UserError` if ``condition`` cannot be read."""
+        id = self.source.add_breakpoint(condition, ignore, log_only)
+        name = "breakpoint" if id is None else f"breakpoint {id}"
+        self.tell(f"{name}: {'notes' if log_only else 'stops'} when {condition}")
 
     def action_breakpoints(self) -> None:
         self.app.push_screen(BreakpointsScreen(self.store, self.source), self._breakpoint_chosen)

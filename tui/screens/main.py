@@ -61,6 +61,7 @@ _VERBS = {
     "step": "step",
     "play": "play",
     "go_on": "play",
+    "pause": "pause",
     "slower": "play",
     "faster": "play",
     "prompt": "submit",
@@ -302,6 +303,8 @@ class MainScreen(Travelling):
         if name in ("step", "play", "go_on", "until") and store.idle:
             if store.replays:
                 return "the recording ends here"
+            if store.link:
+                return "the server has nothing to do"
             return f"there is nothing to run: press {key('prompt')} to send a prompt"
         if name == "slower" and self.rate == RATES[0]:
             return f"this is the lowest speed: {rate_text(RATES[0])}"
@@ -342,7 +345,8 @@ class MainScreen(Travelling):
         if self.plays_past:
             self.stay()
         elif follows and self.store.mode is Mode.PLAYING:
-            self.source.pause()
+            if self.may("pause"):
+                self.source.pause()
         elif self.may("play"):
             self.source.play(self.rate) if follows else self.play_past()
 

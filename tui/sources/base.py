@@ -93,6 +93,7 @@ class Ready:
     recording: Recording | None = None
     state: EngineState | None = None
     records_to: str = ""  # the file that all of it is being written to
+    rate: float | None = 4  # steps a second that play runs at, at first; None: all it can
     origin: Origin = Origin()
 
 
@@ -210,8 +211,9 @@ class Source(Protocol):
         called where `Ready` came with a recording."""
         ...
 
-    def add_breakpoint(self, condition: str, ignore: int = 0, log_only: bool = False) -> int:
-        """Stop, or only note it, when ``condition`` says so; gives the id. Raises `UserError`."""
+    def add_breakpoint(self, condition: str, ignore: int = 0, log_only: bool = False) -> int | None:
+        """Stop, or only note it, when ``condition`` says so; gives the id, if it is known by now.
+        Raises `UserError`."""
         ...
 
     def remove_breakpoint(self, id: int) -> None: ...
