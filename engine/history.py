@@ -57,7 +57,7 @@ class History:
     >>> history.before(Position(120, 7))        # Position(120, 6)
 
     ``start`` is the position before all events, ``end`` that of the last. Records are numbered from
-    0 in the order they came. One thread may append while another one asks.
+    0 in the order they came. One thread may append while others ask.
 
     ``gap`` says why a live history has no more records than it has, if its file could not grow.
     ``unknown`` counts events of kinds that a newer program wrote; they are passed over.
@@ -69,6 +69,7 @@ class History:
         self.unknown: Counter[str] = Counter()
         self._file = file
         self._lock = threading.Lock()  # of the file's position
+        self._finding = threading.Lock()  # of the states found lately
         self._size = 0
         self._begun: Position | None = None  # where a live run was joined
         self._lines = LineMaker()
@@ -298,7 +299,7 @@ class History:
 
     def state_after(self, records: int) -> EngineState:
         """The state after the first ``records`` records; the caller's own too."""
-        with no_collection():
+        with self._finding, no_collection():
             return self._find(records)
 
     def _find(self, records: int) -> EngineState:

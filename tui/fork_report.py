@@ -11,6 +11,7 @@ from .text import pad, plural
 from .views.statistics import duration
 
 MOST = 5  # requests that are told
+UNFELT = 1e-3  # seconds; shorter times are not compared
 _NAME, _CELL = 32, 12
 _SWEPT = {  # figures in the table of several forks, and what stands above them
     "steps": "steps",
@@ -134,7 +135,7 @@ def _estimated(figure: Figure, fork: Fork) -> str:
 def _verdict(before: Figure, after: Figure) -> str:
     """By how much it differs, and whether that is for the better."""
     a, b = before.value, after.value
-    if a is None or b is None or a == b:
+    if a is None or b is None or a == b or (before.unit == "s" and max(a, b) < UNFELT):
         return ""
     if before.unit == "%":
         by = f"{100 * (b - a):+.1f} points"

@@ -25,7 +25,7 @@ from ..events import Position, StepRecord
 from ..history import History
 from ..trace import ForkedFrom, Header
 from .changes import Changes
-from .costs import STALL, StepCosts
+from .costs import StepCosts
 from .edits import Editor, Spelling
 from .figures import Figures
 from .reading import Recorded, ShowProgress, read
@@ -42,8 +42,8 @@ class Fork:
     ``history`` begins with the state there. ``diverged`` is the first step whose batch differs from
     the recorded one, None if all are the same. ``figures`` are of the fork and ``recorded`` of the
     other run from the same position on, with pauses left out. ``costs`` are what times from
-    ``diverged`` on are estimated by. ``notes`` say, a line each, what is
-    estimated and what is not known.
+    ``diverged`` on are estimated by. ``notes`` say, a line each, what is estimated and what is not
+    known.
     """
 
     history: History
@@ -134,12 +134,10 @@ def _notes(recorded: Recorded, replay: Replay, editor: Editor) -> list[str]:
     if replay.diverged is None:
         return [*notes, "every batch is the recorded one, and so are the times"]
     costs = recorded.costs
-    notes.append(f"from step {replay.diverged} on batches differ, and times are estimated: {costs}")
-    if costs.stalls:
-        notes.append(
-            f"{costs.stalls} recorded steps took over {STALL:g} times what such steps take; the "
-            "fork has no such stalls"
-        )
+    notes.append(
+        f"from step {replay.diverged} on batches differ and times are estimated; the slow moments "
+        f"of the recorded run come again, and {costs}"
+    )
     if recorded.open:
         notes.append(
             f"{recorded.open} requests were alive when the recording ended; in the fork they end "

@@ -58,7 +58,14 @@ class Changes(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         )
 
     def apply(self, config: EngineConfig) -> EngineConfig:
-        """``config`` with the changes. Raises `UserError` for a value that cannot be."""
+        """``config`` with the changes. Raises `UserError` for a value that cannot be, and for a
+        policy that only the recording names: a file is not to say which code is run."""
+        for name in POLICIES:
+            if ":" in getattr(config, name) and name not in self.settings:
+                raise UserError(
+                    f"the recorded run had {name} {getattr(config, name)}, which is not in the "
+                    f"recording; give --{name.replace('_', '-')}, that one again or another"
+                )
         changed = msgspec.structs.replace(config, **self.settings)
         make_policies(changed)
         return changed
@@ -74,4 +81,5 @@ class Changes(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 NUMBERS = ("num_blocks", "max_batch_tokens", "max_running_requests")
-SETTINGS = (*NUMBERS, "schedule_policy", "admission_policy", "preemption_policy", "eviction_policy")
+POLICIES = ("schedule_policy", "admission_policy", "preemption_policy", "eviction_policy")
+SETTINGS = (*NUMBERS, *POLICIES)

@@ -124,7 +124,7 @@ class Figures:
             Figure("aborted", ended.get("abort", 0) - cut),
             Figure("failed or refused", ended.get("error", 0) + stats.refused, "", -1),
             Figure("not answered to the end", live + cut),
-            Figure("steps", stats.steps, "", -1),
+            Figure("steps", stats.steps),
             Figure("time", self.seconds, "s", -1),
             Figure("tokens sampled", stats.sampled_tokens),
             Figure("prefill tokens computed", stats.prefill_tokens, "", -1),

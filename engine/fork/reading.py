@@ -14,7 +14,7 @@ from ..history import History
 from ..request import FinishReason
 from ..sampling import SamplingParams
 from ..state import EngineState
-from .costs import FREE, StepCosts, StepLoad, fit
+from .costs import FREE, Pace, StepCosts, StepLoad, fit, load_of
 from .figures import Figures
 
 PAUSE = 0.02  # seconds between two records, with work at hand, in which nobody stepped the engine
@@ -83,6 +83,7 @@ class Recorded:
     answers: dict[int, Answer] = field(default_factory=dict)
     happenings: list[Happening] = field(default_factory=list)
     costs: StepCosts = FREE
+    pace: Pace = field(init=False)
     lag: float = 0.0
     paused: float = 0.0
     figures: Figures = field(init=False)  # of what was recorded
@@ -116,14 +117,21 @@ def read(history: History, at: ev.Position, progress: ShowProgress) -> Recorded:
         if request.live:
             found.answers[request.id] = Answer(request.output, request.timeout)
     for number, record in enumerate(running_time(history, records, end, found), start=records):
-        _take(record, number, found)
-        costs.add(record)
-        found.figures.add(record)
+        try:
+            _take(record, number, found)
+            costs.add(record)
+            found.figures.add(record)
+        except (LookupError, ValueError) as error:
+            raise UserError(
+                f"the recording contradicts itself at {record.position(0)} "
+                f"({type(error).__name__}: {error}), so it cannot be run again"
+            ) from error
         if number % 256 == 0:
             progress("reading the recording", (number - records) / max(1, end - records))
     if not costs.steps:
         raise UserError(f"no step comes after {found.at}: choose an earlier position")
     found.costs, found.lag = costs.learn(), costs.lag
+    found.pace = Pace(found.costs, (s for s in costs.samples if s[0] >= found.state.now))
     return found
 
 
@@ -228,18 +236,20 @@ class StepRows:
 
     def add(self, record: ev.StepRecord) -> StepLoad:
         """Take in a record; gives the load of its step."""
-        load, computed = StepLoad(), self._computed
+        computed = self._computed
+        chunks: list[tuple[int, int]] = []
+        decodes: list[int] = []
         for event in record.events:
             if isinstance(event, ev.Decoding):
                 for req in event.reqs:
-                    load = load.decode(computed[req])
+                    decodes.append(computed[req])
                     computed[req] += 1
             elif isinstance(event, ev.Scheduled):
-                load = load.chunk(event.start, event.count)
+                chunks.append((event.start, event.count))
                 computed[event.req] = event.start + event.count
             elif isinstance(event, ev.Finished):
                 computed.pop(event.req, None)
-        return load
+        return load_of(chunks, decodes)
 
 
 class _Costs:
@@ -248,7 +258,7 @@ class _Costs:
     def __init__(self, history: History, records: int) -> None:
         self.steps = 0  # after the fork
         self._gaps: list[float] = []
-        self._samples: list[tuple[StepLoad, float]] = []
+        self.samples: list[tuple[float, StepLoad, float]] = []  # start, load, seconds
         self._ended = -1.0  # the last step, if another may follow at once
         first = max(0, records - max(0, ENOUGH - (len(history) - records)))
         self._rows = StepRows(history.state_after(first))
@@ -266,16 +276,16 @@ class _Costs:
             return
         failed = isinstance(record.events[-1], ev.StepFailed)
         if any(load) and not failed and record.seconds > 0:
-            self._samples.append((load, record.seconds))
+            self.samples.append((record.t, load, record.seconds))
         gap = record.t - self._ended
         if self._ended >= 0 and 0 <= gap <= PAUSE:
             self._gaps.append(gap)
         self._ended = record.t + record.seconds
 
     def learn(self) -> StepCosts:
-        if not self._samples:
+        if not self.samples:
             raise UserError("no step of the recording has a time, so none can be estimated")
-        return fit(self._samples)
+        return fit([(load, seconds) for _, load, seconds in self.samples])
 
     @property
     def lag(self) -> float:

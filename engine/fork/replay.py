@@ -8,6 +8,7 @@ differs on, what comes from outside comes at its time, and steps take what `cost
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import takewhile
+from typing import NamedTuple
 
 from .. import events as ev
 from ..engine import Engine
@@ -16,7 +17,7 @@ from ..plan import Plan, Row, Runner, StepOutput
 from ..request import FinishReason, Request, Status
 from ..sampling import SamplingParams, TokenLogprobs
 from ..simulate import VirtualClock
-from .costs import StepLoad
+from .costs import StepLoad, load_of
 from .edits import Editor
 from .figures import UNKNOWN
 from .reading import (
@@ -56,11 +57,18 @@ class RecordedRunner(Runner):
     def execute(self, plan: Plan) -> StepOutput:
         if self.step and _batch(plan.rows) != _recorded_batch(self.step):
             self.step = None
-        seconds = self.step.seconds if self.step else self._recorded.costs.seconds(_load(plan))
+        if self.step:
+            seconds = self.step.seconds
+        else:
+            seconds = self._recorded.pace.seconds(_load(plan.rows), self.clock.now)
         self.clock.advance(seconds)
         failed = self._as_recorded(plan, self.step) if self.step else {}
         rows = [row for row in plan.rows if row.samples]
-        scores = {row.request.id: [_NO_LOGPROBS] * len(row.scored) for row in plan.rows}
+        scores = {
+            row.request.id: [_NO_LOGPROBS] * len(row.scored)
+            for row in plan.rows
+            if row.request.prompt_logprobs
+        }
         return StepOutput(
             [self._token(row.request) for row in rows],
             timings={"forward": seconds},
@@ -96,20 +104,25 @@ class RecordedRunner(Runner):
         return 0  # is dropped with its request
 
 
-def _batch(rows: Sequence[Row]) -> tuple[list[int], list[tuple[int, int, int]]]:
-    """Who decodes, and the chunks of prefill."""
-    decoding = Status.DECODING
-    return (
-        [row.request.id for row in rows if row.request.status is decoding],
-        [
-            (row.request.id, row.start, row.count)
-            for row in rows
-            if row.request.status is not decoding
-        ],
-    )
+class Batch(NamedTuple):
+    """Who decodes, and the chunks of prefill: ``(request, start, count)``."""
+
+    decodes: list[int]
+    chunks: list[tuple[int, int, int]]
 
 
-def _recorded_batch(step: ev.StepRecord) -> tuple[list[int], list[tuple[int, int, int]]]:
+def _batch(rows: Sequence[Row]) -> Batch:
+    decodes: list[int] = []
+    chunks: list[tuple[int, int, int]] = []
+    for row in rows:
+        if row.request.status is Status.DECODING:
+            decodes.append(row.request.id)
+        else:
+            chunks.append((row.request.id, row.start, row.count))
+    return Batch(decodes, chunks)
+
+
+def _recorded_batch(step: ev.StepRecord) -> Batch:
     decodes: list[int] = []
     chunks: list[tuple[int, int, int]] = []
     for event in step.events:
@@ -117,17 +130,15 @@ def _recorded_batch(step: ev.StepRecord) -> tuple[list[int], list[tuple[int, int
             decodes = event.reqs
         elif isinstance(event, ev.Scheduled):
             chunks.append((event.req, event.start, event.count))
-    return decodes, chunks
+    return Batch(decodes, chunks)
 
 
-def _load(plan: Plan) -> StepLoad:
-    load = StepLoad()
-    for row in plan.rows:
-        if row.request.status is Status.DECODING:
-            load = load.decode(row.start)
-        else:
-            load = load.chunk(row.start, row.count)
-    return load
+def _load(rows: Sequence[Row]) -> StepLoad:
+    decoding = Status.DECODING
+    return load_of(
+        [(row.start, row.count) for row in rows if row.request.status is not decoding],
+        [row.start for row in rows if row.request.status is decoding],
+    )
 
 
 class Replay:
@@ -176,7 +187,7 @@ class Replay:
             runner.step = record
             plan = engine.step()
             self._count(plan)
-            if not (plan and plan.rows) and _recorded_batch(record) != ([], []):
+            if not (plan and plan.rows) and any(_recorded_batch(record)):
                 runner.step = None
             if runner.step is None:
                 self.diverged = engine.step_count

@@ -1,15 +1,19 @@
 """Forks: nothing changed repeats the recording, and whatever is changed, the engine stays sound."""
 
 import random
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
+from helpers import Bench
 from minisgl_tui.engine import fork as forking
 from minisgl_tui.engine.audit import audit, compare
 from minisgl_tui.engine.engine import Engine
-from minisgl_tui.engine.errors import UserError
+from minisgl_tui.engine.errors import RequestRefused, UserError
 from minisgl_tui.engine.events import AnyEvent, Position, StepFailed, StepRecord
 from minisgl_tui.engine.fork import Changes, Fork, fork
+from minisgl_tui.engine.fork.figures import UNKNOWN
 from minisgl_tui.engine.fork.reading import Recorded
 from minisgl_tui.engine.fork.replay import RecordedRunner
 from minisgl_tui.engine.history import History
@@ -21,7 +25,11 @@ from minisgl_tui.engine.policies import (
     SCHEDULE_POLICIES,
 )
 from minisgl_tui.engine.simulate import SimulatedRunner
+from minisgl_tui.engine.snapshot import Snapshot
 from minisgl_tui.engine.state import EngineState
+from minisgl_tui.engine.trace import Model, new_header
+from minisgl_tui.engine.trace_file import Trace, save
+from msgspec.structs import replace
 from test_oracle import Load, run_load
 
 
@@ -167,3 +175,163 @@ def check_ends(made: Fork, load: Load, what: str) -> None:
         assert other.output == request.output[: len(other.output)], what
         if other.finish_reason in ("stop", "length"):
             assert other.output == request.output, what
+
+
+# --- what is special -----------------------------------------------------------------------------
+
+
+def bench_history(bench: Bench) -> History:
+    return history_of(bench.records, EngineState(bench.config))
+
+
+def test_pauses_are_left_out_of_the_times_of_both() -> None:
+    bench = Bench()
+    for _ in range(3):
+        bench.submit([1, 2, 3], max_tokens=6)
+    bench.step(2)
+    bench.runner.clock.advance(60)
+    bench.finish()
+    history = bench_history(bench)
+    same = fork(history, history.start, Changes())
+    assert same.diverged is None
+    assert same.figures.seconds < 1
+    assert same.recorded.seconds == pytest.approx(same.figures.seconds)
+    assert same.notes[0].startswith("60.0 s in which nobody stepped")
+    other = fork(history, history.start, Changes(max_running_requests=1))
+    assert other.diverged == 1
+    assert other.figures.seconds < 1
+
+
+def test_an_idle_engine_waits_for_what_comes() -> None:
+    bench = Bench()
+    bench.submit([1, 2, 3], max_tokens=6)
+    bench.finish()
+    bench.runner.clock.advance(60)
+    bench.submit([4, 5, 6], max_tokens=6)
+    bench.finish()
+    history = bench_history(bench)
+    other = fork(history, history.start, Changes(max_batch_tokens=2))
+    assert other.diverged == 1
+    assert other.recorded.seconds > 60
+    assert other.figures.seconds == pytest.approx(other.recorded.seconds, rel=0.01)
+
+
+def test_a_position_within_a_step_stands_for_its_begin() -> None:
+    bench = Bench()
+    bench.submit([1, 2, 3], max_tokens=6)
+    bench.finish()
+    history = bench_history(bench)
+    inside = fork(history, Position(3, 1), Changes())
+    assert inside.at == history.end_of_step(2)
+    assert inside.place == str(history.end_of_step(2))
+
+
+def test_who_was_alive_at_the_end_of_the_recording_ends_where_it_knows_no_more() -> None:
+    bench = Bench()
+    first, second = bench.submit([1] * 9, max_tokens=50), bench.submit([2] * 9, max_tokens=50)
+    bench.step(12)
+    assert not first.finished and not second.finished
+    history = bench_history(bench)
+    other = fork(history, history.start, Changes(max_running_requests=1))
+    end = other.history.state_at(other.history.end)
+    assert [end.requests[r.id].output for r in (first, second)] == [first.output, second.output]
+    assert {r.message for r in end.requests.values()} == {UNKNOWN}
+    told = {figure.name: figure.value for figure in other.figures.all()}
+    assert told["not answered to the end"] == 2 and told["aborted"] == 0
+    assert any(note.startswith("2 requests were alive") for note in other.notes)
+
+
+def test_a_prompt_that_was_refused_is_admitted_to_a_larger_pool_and_has_no_answer() -> None:
+    bench = Bench(num_blocks=4)
+    with pytest.raises(RequestRefused):
+        bench.submit([1] * 30)
+    bench.submit([2] * 5)
+    bench.finish()
+    history = bench_history(bench)
+    other = fork(history, history.start, Changes(num_blocks=64))
+    end = other.history.state_at(other.history.end)
+    assert end.requests[0].message == UNKNOWN and end.requests[0].output == []
+    assert end.requests[1].finish_reason == "length"
+
+
+def test_a_smaller_pool_holds_what_fits_at_once(audited: None) -> None:
+    bench = Bench(num_blocks=32)
+    for i in range(6):
+        bench.submit([10 + i] * 14, max_tokens=20)
+    bench.step(8)
+    at = bench.state.step
+    bench.finish()
+    history = bench_history(bench)
+    other = fork(history, history.end_of_step(at), Changes(num_blocks=9))
+    start = other.history.state_at(other.history.start)
+    assert len(start.block_state) == start.config.num_blocks == start.stats.num_blocks == 9
+    assert max(b for r in start.requests.values() for b in r.block_table) < 9
+    assert start.waiting and start.running
+    assert "to fit into 9 blocks" in other.notes[0]
+    end = other.history.state_at(other.history.end)
+    assert all(r.finish_reason == "length" for r in end.requests.values())
+
+
+def test_a_policy_of_ones_own_is_not_loaded_because_a_file_names_it() -> None:
+    bench = Bench()
+    bench.submit([1, 2, 3])
+    bench.finish()
+    config = replace(bench.config, schedule_policy="os:getcwd")
+    history = history_of(bench.records, EngineState(config))
+    with pytest.raises(UserError, match="give --schedule-policy, that one again or another"):
+        fork(history, history.start, Changes(num_blocks=8))
+    other = fork(history, history.start, Changes(schedule_policy="lpm"))
+    assert other.history.config.schedule_policy == "lpm"
+
+
+def test_a_fork_can_be_broken_off() -> None:
+    history = recorded(run_load(3))
+
+    class Left(Exception):
+        pass
+
+    def progress(stage: str, fraction: float | None) -> None:
+        if stage == "running the fork":
+            raise Left
+
+    with pytest.raises(Left):
+        fork(history, history.start, Changes(), progress)
+
+
+def test_old_recordings_are_forked_without_what_they_do_not_tell() -> None:
+    bench = Bench(num_blocks=12)
+    for i in range(5):
+        bench.submit([10 + i] * 10, max_tokens=12)
+    bench.step(6)
+    plain = msgspec.to_builtins(bench.state.snapshot())
+    del plain["next_node"]
+    for node in plain["nodes"].values():
+        del node["priority"]
+    for request in plain["requests"].values():
+        del request["queued_step"], request["timeout"], request["name"]
+    old = msgspec.convert(plain, Snapshot)
+    state = EngineState.restore(old)
+    seen = len(bench.records)
+    bench.finish()
+    history = history_of(bench.records[seen:], state)
+    other = fork(history, history.start, Changes(num_blocks=30))
+    end = other.history.state_at(other.history.end)
+    assert not end.running and all(r.finish_reason == "length" for r in end.requests.values())
+
+
+def test_what_was_saved_is_what_was_run(tmp_path: Path) -> None:
+    for seed in range(6):
+        history = recorded(run_load(seed))
+        try:
+            other = fork(history, history.position_after(len(history) // 3), Changes(num_blocks=30))
+        except UserError:
+            continue
+        file = tmp_path / f"{seed}.mtrace"
+        of = new_header(history.config, Model("toy"), 0.0, None)
+        save(file, other.header(of), {}, other.history)
+        trace = Trace.open(file)
+        assert trace.cut == "" and trace.header.config == other.history.config
+        assert len(trace.history) == len(other.history)
+        for number in (0, len(other.history) // 2, len(other.history)):
+            mine, theirs = (h.state_after(number).digest() for h in (trace.history, other.history))
+            assert mine == theirs
