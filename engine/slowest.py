@@ -1,6 +1,7 @@
 """The slowest of many requests: those that ended, and those that are still alive."""
 
 from array import array
+from collections.abc import Callable, Mapping
 from heapq import nlargest
 from typing import NamedTuple
 
@@ -23,13 +24,31 @@ class Slow(NamedTuple):
     total: float
 
 
-def times_of(req: int, of: Live, now: float, live: bool) -> Slow:
-    """The times of a request as they are ``now``, which is its end unless it is ``live``."""
-    waited = now - of.submitted_at
-    queue = of.queued if of.queued >= 0 or not live else waited
-    ttft = of.first_at - of.submitted_at if of.outputs else waited if live else -1.0
-    gap = max(of.worst_gap, now - of.last_at) if live and of.outputs else of.worst_gap
-    return Slow(req, live, ttft, gap, queue, waited)
+# How long each has become of a request that is alive.
+_SO_FAR: dict[str, Callable[[Live, float], float]] = {
+    "ttft": lambda of, now: (of.first_at if of.outputs else now) - of.submitted_at,
+    "gap": lambda of, now: max(of.worst_gap, now - of.last_at) if of.outputs else -1.0,
+    "queue": lambda of, now: of.queued if of.queued >= 0 else now - of.submitted_at,
+    "total": lambda of, now: now - of.submitted_at,
+}
+
+
+def so_far(req: int, of: Live, now: float) -> Slow:
+    """The times of a request that is alive ``now``."""
+    return Slow(req, True, *(_SO_FAR[by](of, now) for by in ORDERS))
+
+
+def in_the_end(req: int, of: Live, now: float) -> Slow:
+    """The times of a request that has just ended."""
+    ttft = of.first_at - of.submitted_at if of.outputs else -1.0
+    return Slow(req, False, ttft, of.worst_gap, of.queued, now - of.submitted_at)
+
+
+def slowest_alive(live: Mapping[int, Live], now: float, by: str, most: int) -> list[Slow]:
+    """Those that have taken longest so far ``by`` one of `ORDERS`."""
+    time = _SO_FAR[by]
+    found = nlargest(most, live.items(), key=lambda item: time(item[1], now))
+    return [so_far(req, of, now) for req, of in found]
 
 
 class Ended:
@@ -57,6 +76,13 @@ class Ended:
             del self._reqs[: blocks * _BLOCK]
             for by in ORDERS:
                 del self._times[by][: blocks * _BLOCK], self._longest[by][:blocks]
+
+    def find(self, req: int, end: int) -> Slow | None:
+        """The times of one request, if they are kept and it is among the first ``end`` of all that
+        ever ended."""
+        end -= self._before
+        i = self._reqs.index(req) if req in self._reqs else end
+        return self._slow(i) if i < end else None
 
     def slowest(self, first: int, end: int, by: str, most: int) -> list[Slow]:
         """Among numbers ``first`` to ``end`` - 1 of all that ever ended, as far as they are

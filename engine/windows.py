@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from .events import StepRecord
 from .samples import Samples, Within
-from .slowest import Ended, Slow, times_of
+from .slowest import Ended, Slow, in_the_end, slowest_alive, so_far
 from .state import EngineState
 from .stats import Histogram, Statistics
 
@@ -120,7 +120,7 @@ class Windows:
             if sample.of in self._samples:
                 self._samples[sample.of].add(sample.seconds, sample.times)
         for req, live in stats.gone:
-            self._ended.add(times_of(req, live, stats.now, live=False))
+            self._ended.add(in_the_end(req, live, stats.now))
         if len(self._slices) > KEEP + KEEP // 8:
             for column in self._columns:
                 del column[: len(column) - KEEP]
@@ -168,12 +168,19 @@ class Windows:
         """How it went, in at most ``cells`` equal parts; None where that is not `known`."""
         return Course(self, window, state, cells) if self.known(state.stats) else None
 
+    def times_of(self, req: int, stats: Statistics) -> Slow | None:
+        """Those of one request, as they were where ``stats`` are of; None if they are not kept."""
+        live = stats.live.get(req)
+        if live is not None:
+            return so_far(req, live, stats.now)
+        return self._ended.find(req, TOTALS["ended"](stats))
+
     def slowest(self, window: Window, stats: Statistics, by: str, most: int) -> list[Slow]:
         """Those that took longest ``by`` one of `ORDERS`, the slowest first, of the requests that
         ended in the window and those that were alive at its end."""
         first, end = self._totals["ended"][window.row], TOTALS["ended"](stats)
-        live = (times_of(req, live, stats.now, live=True) for req, live in stats.live.items())
-        found = [*self._ended.slowest(first, end, by, most), *live]
+        alive = slowest_alive(stats.live, stats.now, by, most)
+        found = [*self._ended.slowest(first, end, by, most), *alive]
         known = (slow for slow in found if getattr(slow, by) >= 0)
         return nlargest(most, known, key=lambda slow: getattr(slow, by))
 

@@ -4,6 +4,7 @@ The lines are the panes' own; only the block map is left at its counts. `as_json
 itself and the step's events for programs.
 """
 
+from math import inf
 from pathlib import Path
 
 import msgspec
@@ -58,7 +59,7 @@ def as_text(path: Path, at: str) -> str:
     ]
     lines += [f" {summary}"] if (summary := step_summary(store)) else []
     store.history = type(store.history)(e for e in store.history if e.step == position.step)
-    for view in (BatchView(), WhyView(), RequestsView(), TreeView(), BlocksView()):
+    for view in (BatchView(), WhyView(), RequestsView(inf), TreeView(), BlocksView()):
         lines += ["", *_pane(view, store)]
     return "\n".join(line.rstrip() for line in lines)
 

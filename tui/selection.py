@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple
 from ..engine.blocks import BlockState
 from ..engine.snapshot import NodeState
 from ..engine.state import EngineState
-from .text import plural
+from .text import plural, visible
 
 Kind = Literal["request", "node", "block"]
 
@@ -75,6 +75,8 @@ def _of_request(state: EngineState, id: int) -> Links:
     words = f"#{id} holds {blocks}, along {plural(len(nodes), 'tree node')}"
     if not request.block_table:
         words = f"#{id} holds no blocks" + ("" if request.live else ": it has finished")
+    if request.name:
+        words += f" · {visible(request.name)}"
     return Links(
         frozenset((id,)),
         frozenset(node.id for node in nodes),

@@ -8,6 +8,8 @@ what comes in, until `look_at` goes elsewhere: then records are still taken in, 
 follows them.
 """
 
+import time
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from ..engine import events as ev
@@ -114,6 +116,8 @@ class Store:
         self.failure = ""
         self.question: Question | None = None
         self.marks: dict[str, Position] = {}
+        self.wall: Callable[[], float] = time.monotonic
+        self._heard = self.wall()  # when the last record came in
         self.hunting = ""  # how far the search for a stop has come, if there is one
         self.selected: Target | None = None
         self.links: Links = NOTHING
@@ -130,6 +134,7 @@ class Store:
         if not self.replays:
             self.past.append(record, self.now)
         self._taken += 1
+        self._heard = self.wall()
         for follower in self._followers:
             follower.apply(record, self.now)
         self.idle = self.idle and not (self.now.waiting or self.now.running)
@@ -160,6 +165,15 @@ class Store:
     def follows(self) -> bool:
         """What is looked at is the end of the run, and moves with it."""
         return self._looked_at is None
+
+    @property
+    def clock(self) -> float:
+        """The engine's clock where one looks. At the end of a run it goes on between two records,
+        unless the engine is paused or gone, or has nothing to do and is not a server's."""
+        rests = self.mode is Mode.PAUSED or (self.idle and not self.link)
+        if not self.follows or self.replays or rests or self.over or self.failure:
+            return self.state.now
+        return self.state.now + (self.wall() - self._heard)
 
     @property
     def position(self) -> Position:

@@ -204,6 +204,7 @@ def _compare(windows: Windows, window: Window, state: EngineState, counted: Coun
         slowest = windows.slowest(window, stats, by, 5)
         assert [getattr(slow, by) for slow in slowest] == pytest.approx(wanted)
         assert all(slow == pytest.approx(counted.slow(slow.req)) for slow in slowest)
+    assert all(windows.times_of(slow.req, stats) == pytest.approx(slow) for slow in there)
 
 
 def test_the_course_of_a_window_adds_up_to_it() -> None:
@@ -253,6 +254,8 @@ def test_windows_that_begin_in_the_middle_know_nothing_from_before() -> None:
     assert window.start == run.records[cut].t and late.window(then, 10.0) is None
     assert late.counted(window, stats, "sampled") == stats.sampled_tokens - then.sampled_tokens
     assert late.counted(whole, stats, "sampled") == stats.sampled_tokens
+    assert late.times_of(0, stats) is None and run.windows.times_of(0, stats) is not None
+    assert run.windows.times_of(max(run.state.requests), run.past.state_after(1).stats) is None
     times = late.times(window, stats, "itl")
     assert times is not None and times.samples == stats.itl.count - then.itl.count
 

@@ -7,9 +7,11 @@ from minisgl_tui.engine.events import Preempted, Scheduled
 from minisgl_tui.engine.sampling import SamplingParams
 from minisgl_tui.engine.simulate import SimulatedRunner
 from minisgl_tui.tui.figures import duration, span, sparkline
+from minisgl_tui.tui.selection import Target
 from minisgl_tui.tui.sources.base import Recording
 from minisgl_tui.tui.store import Store
 from minisgl_tui.tui.views.statistics import WINDOWS, StatisticsView
+from minisgl_tui.tui.views.timeline import TimelineView
 
 from .pilot import MEDIUM, NARROW, WIDE, running
 from .test_panes import opened, shown, step_until
@@ -177,10 +179,25 @@ async def test_from_the_slowest_to_its_timeline_is_one_key_and_why_another() -> 
             await it.press("7")
             marked = [line for line in it.lines() if f"▸◆ {f'#{slow.id}':>5} " in line]
             assert len(marked) == 1 and ("▓" in marked[0] or "░" in marked[0])
+            assert f"#{slow.id}: queue " in it.text() and "TTFT " in it.text()
             await it.press("x")
             assert it.store.question is not None and it.store.question.target == slow
             await it.press("8", "right", "minus")
             assert (view.order, view.chosen) == (1, 2)
+
+
+def test_the_timeline_gives_the_times_of_the_selected_request_as_they_were_there() -> None:
+    _, store = two_bursts()
+    store.select(Target("request", 4))
+    last = shown(TimelineView(), store, 120)
+    assert "#4: queue 5.0 s · TTFT 5.0 s · max ITL 5.10 ms · total 5.0 s · 6 tokens out" in last
+    assert last.count("chatcmpl-slow") == 1
+    store.look_at(store.past.end_of_step(store.state.step - 4))
+    assert "TTFT 5.0 s · max ITL 5.10 ms · so far 5.0 s · 2 tokens out" in shown(
+        TimelineView(), store, 120
+    )
+    store.look_at(store.past.end_of_step(2))
+    assert "#4:" not in shown(TimelineView(), store, 120)
 
 
 async def test_the_figures_that_matter_most_are_in_sight_at_80_by_24() -> None:

@@ -56,6 +56,8 @@ from .travelling import Travelling
 if TYPE_CHECKING:
     from ..app import DebuggerApp
 
+FADE = 1.0  # seconds
+
 # Which call on the source an action comes down to.
 _VERBS = {
     "step": "step",
@@ -129,6 +131,7 @@ class MainScreen(Travelling):
 
     def on_mount(self) -> None:
         self.strip.border_title = "why"
+        self.set_interval(FADE, self.panes[REQUESTS].sync)  # those that have ended go in time
         self._arrange()
 
     def on_resize(self) -> None:

@@ -1,10 +1,19 @@
-"""The requests pane: a line a request; the selected one unfolds to its whole prompt and answer."""
+"""The requests pane: a line a request; the selected one unfolds to its whole prompt and answer.
+
+One that has ended stays for some seconds, dimmed, with how it ended. Then it is folded away with
+all that ended earlier, as long as others are alive or a server is watched.
+"""
+
+from itertools import takewhile
 
 from ...engine.snapshot import RequestState
+from ..actions import key
 from ..store import Store
 from ..text import Line, clip, clip_left, plural, visible, wrap
 from .base import Column, RequestLines, fit_table, glyph_of
 
+STAY = 6.0  # seconds, as in tokio-console
+_FOLD = -2  # the id of the line of those that are folded away
 COLUMNS = (
     Column("req", 5, ("req", 4)),
     Column("status", 12, ("status", 12), right=False),
@@ -18,32 +27,68 @@ COLUMNS = (
 class RequestsView(RequestLines):
     name = "Requests"
     is_of_requests = True
-    about = "all requests: running, waiting, then the finished ones, latest first"
+    about = "all requests: running, waiting, then those that ended lately, the latest first"
+
+    def __init__(self, stay: float = STAY) -> None:
+        super().__init__()
+        self._stay = stay
+        self._all = False  # list those, too, that ended earlier
 
     def update(self, store: Store, width: int, height: int) -> None:
         self._store, self._width = store, width
         self._table = fit_table(COLUMNS, width, 20)
         state = store.state
-        ids = [*state.running, *state.waiting, *reversed(state.finished)]
+        lately, earlier = self._ended(store)
+        self._earlier = len(earlier)
+        ids = [*state.running, *state.waiting, *lately]
+        if earlier:
+            ids += [_FOLD, *(earlier if self._all else ())]
         self._unfolded: list[Line] = []
         self._at = len(ids)
         selected = store.selected
         if selected and selected.kind == "request" and selected.id in state.requests:
+            if selected.id not in ids:
+                ids.append(selected.id)
             self._at = ids.index(selected.id) + 1
             self._unfolded = self._unfold(state.requests[selected.id])
             ids[self._at : self._at] = [selected.id] * len(self._unfolded)
         self.ids = ids
         parts = (("run", state.running), ("wait", state.waiting), ("done", state.finished))
-        self.subtitle = " · ".join(f"{len(ids)} {word}" for word, ids in parts)
+        self.subtitle = " · ".join(f"{len(those)} {word}" for word, those in parts)
         self.header = (
             [[*self._table.head, (clip("text", width - self._table.width), "heading")]]
             if ids
             else [[("no request yet: press i to send a prompt", "dim")]]
         )
 
+    def _ended(self, store: Store) -> tuple[list[int], list[int]]:
+        """Those that ended lately, and those that are folded away; the latest first."""
+        ended = store.state.finished[::-1]
+        if not (store.live or store.link):
+            return ended, []
+        since, requests = store.clock - self._stay, store.state.requests
+        lately = list(takewhile(lambda id: (requests[id].finished_at or 0) >= since, ended))
+        return lately, ended[len(lately) :]
+
+    def rests(self, item: int) -> bool:
+        return super().rests(item) or self._folds(item)
+
+    def open(self, item: int) -> bool:
+        if not self._folds(item):
+            return False
+        self._all = not self._all
+        return True
+
+    def _folds(self, item: int) -> bool:
+        return 0 <= item < self.items and self.ids[item] == _FOLD
+
     def line(self, i: int) -> Line:
         if self._at <= i < self._at + len(self._unfolded):
             return self._unfolded[i - self._at]
+        if self._folds(i):
+            words = f"{self._earlier:,} ended earlier: {key('select')} "
+            words += "hides them" if self._all else "lists them"
+            return [(clip(words, self._width), "dim")]
         return self._row(self._store.state.requests[self.ids[i]])
 
     def _row(self, request: RequestState) -> Line:
@@ -79,6 +124,7 @@ class RequestsView(RequestLines):
         texts, width = self._store.texts, self._width - 4
         given = request.tokens[request.prompt_len :]
         parts = (
+            ("its name", visible(request.name), "dim"),
             (plural(request.prompt_len, "prompt token"), texts.prompt(request), "dim"),
             (plural(len(given), "output token"), texts.answer(request), "text"),
             ("why it ended", request.message, "bad"),

@@ -6,11 +6,12 @@ All that is known is drawn, whichever step is looked at; what comes after that s
 from bisect import bisect_left
 from itertools import groupby
 
+from ..figures import duration
 from ..palette import STATUS_GLYPHS
 from ..selection import Target
 from ..spans import DECODE, IDLE, PREEMPTED, PREFILL, QUEUED, Life
 from ..store import Store
-from ..text import Line, cell_len, plain, plural
+from ..text import Line, cell_len, clip, plain, plural, visible
 from .base import View
 
 HIT, ENDED = 6, 7  # marks, drawn over the spans
@@ -56,6 +57,8 @@ class TimelineView(View):
         self.subtitle = f"{shown} · {plural(each, 'step')} a column"
         self.header = self._ruler() if self._lives else [[(_NOBODY, "dim")]]
         self.footer = [[], *_legend(width)] if self._lives and height >= 9 else []
+        if line := _of_selected(store, width):
+            self.footer = [line, *self.footer[1:]]
 
     def _lay_out(self, store: Store) -> None:
         """The first column: so that the newest step shows, or the one looked at if it is older."""
@@ -146,6 +149,33 @@ class TimelineView(View):
         self.level = max(0, min(_MOST, self.level - by))
         self._back = 0
         return item
+
+
+def _of_selected(store: Store, width: int) -> Line:
+    """The times of the request that is selected, as they are where one looks."""
+    selected = store.selected
+    if selected is None or selected.kind != "request":
+        return []
+    slow = store.windows.times_of(selected.id, store.state.stats)
+    if slow is None:
+        return []
+    words = [
+        f"{word} {duration(seconds)}"
+        for word, seconds in (
+            ("queue", slow.queue),
+            ("TTFT", slow.ttft),
+            ("max ITL", slow.gap),
+            ("so far" if slow.live else "total", slow.total),
+        )
+        if seconds >= 0
+    ]
+    request = store.state.requests.get(selected.id)
+    if request is not None:
+        words.append(plural(len(request.tokens) - request.prompt_len, "token") + " out")
+        if request.preemptions:
+            words.append(f"preempted {request.preemptions} times")
+        words += [visible(request.name)] if request.name else []
+    return [(clip(f"#{selected.id}: {' · '.join(words)}", width), "accent")]
 
 
 def _legend(width: int) -> list[Line]:
