@@ -2,7 +2,9 @@
 ask such a server have in common."""
 
 import argparse
+import getpass
 import os
+import socket
 from typing import Any
 
 from .engine_flags import API_KEY_VARIABLE, add_record_flags, record_to
@@ -43,7 +45,16 @@ def add_key_flag(parser: Any) -> None:
 def _attach(args: argparse.Namespace) -> int:
     from .sources.http import HttpSource
 
-    source = HttpSource(args.url, args.api_key, record_to(args), args.control)
+    source = HttpSource(args.url, args.api_key, record_to(args), _who() if args.control else "")
     check_terminal("attach")
     check_keys()
     return show(source, args, keeps=True)
+
+
+def _who() -> str:
+    """What this viewer is called where others see it: ``anna@host:4711``."""
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError):  # a user without a name
+        user = "somebody"
+    return f"{user}@{socket.gethostname()}:{os.getpid()}"[:80]

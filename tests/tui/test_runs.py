@@ -193,7 +193,7 @@ async def test_a_link_in_trouble_is_told_on_the_screen() -> None:
         await on.until(lambda: "◌ no heartbeat for 5 s" in on.lines()[0])
         told.say(Link(URL, lost="connection refused", attempt=2, next_in=4))
         await on.until(lambda: "◌ no connection, attempt 2" in on.lines()[0])
-        assert "connection refused · attempt 3 in 4 s; what was seen can be read" in on.text()
+        assert "attempt 3 in 4 s; what was seen can be read · connection refused" in on.text()
         told.say(Link(URL, holder="anna@host", lease=23))
         await on.until(lambda: "held by anna@host, 23 s · step 3: " in on.text())
         assert "▶ playing" in on.lines()[0]

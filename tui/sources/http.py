@@ -6,9 +6,6 @@ drops what is too old, and says so.
 """
 
 import asyncio
-import getpass
-import os
-import socket
 import threading
 import time
 from contextlib import suppress
@@ -44,8 +41,8 @@ _GOODBYE = 2.0  # seconds to give the server back
 
 
 class HttpSource:
-    """Watches the server at ``url``. With ``record_to`` all that is seen is recorded too, with
-    ``control`` its engine may be stopped: then this viewer holds it until it plays freely again.
+    """Watches the server at ``url``. With ``record_to`` all that is seen is recorded too; as
+    ``holder``, a name, it may stop the engine, and holds the server until that plays freely.
     """
 
     def __init__(
@@ -53,12 +50,12 @@ class HttpSource:
         url: str,
         api_key: str | None = None,
         record_to: RecordTo | None = None,
-        control: bool = False,
+        holder: str = "",
     ) -> None:
         self._server = DebugServer(url, api_key)
         self._following = Following(self._server)
         self._recording = LiveRecording(record_to, self._recording_ended) if record_to else None
-        self._holder = _who() if control else None
+        self.holder = holder
         self._holds = False
         self._asking = asyncio.Lock()  # one after the other
         self._sink: Sink | None = None
@@ -83,7 +80,7 @@ class HttpSource:
     def why_not(self, verb: str) -> str:
         if verb in ("submit", "abort"):
             return "requests come to the server from its own clients; this viewer watches them"
-        if self._holder is None:
+        if not self.holder:
             return "this viewer only watches: attach --control, of serve --debug-control, may stop"
         link = self._link
         if link and link.lost:
@@ -244,7 +241,7 @@ class HttpSource:
             next_in=max(0, round(self._next_at - now)) if lost else 0,
             holder=lease.holder if lease else "",
             lease=round(lease.seconds) if lease else 0,
-            mine=lease is not None and lease.holder == self._holder,
+            mine=lease is not None and lease.holder == self.holder,
             unknown=self._following.unknown.total(),
         )
         if link != self._link:
@@ -265,7 +262,7 @@ class HttpSource:
             return
         async with self._asking:
             try:
-                done = await self._server.control({**fields, "holder": self._holder})
+                done = await self._server.control({**fields, "holder": self.holder})
                 self._holds = done.lease is not None
             except UserError as error:
                 self._holds = False
@@ -276,17 +273,8 @@ class HttpSource:
         if self._holds and not self._lost:
             with suppress(UserError, TimeoutError):
                 async with asyncio.timeout(_GOODBYE):
-                    await self._server.control({"op": "release", "holder": self._holder})
+                    await self._server.control({"op": "release", "holder": self.holder})
 
     def _recording_ended(self, message: str) -> None:
         if self._sink:
             self._sink.put(RecordingEnded(message))
-
-
-def _who() -> str:
-    """What this viewer is called where others see it: ``anna@host:4711``."""
-    try:
-        user = getpass.getuser()
-    except (OSError, KeyError):  # a user without a name
-        user = "somebody"
-    return f"{user}@{socket.gethostname()}:{os.getpid()}"[:80]

@@ -34,7 +34,7 @@ def mode_span(store: Store) -> tuple[str, str]:
         return f"▶ playing {rate_text(store.rate)}", "good"
     if store.mode is Mode.STEPPING:
         return "▸ stepping", "good"
-    return ("■ done", "dim") if store.done else ("⏸ paused", "warn")
+    return ("■ done", "dim") if store.done and not store.link else ("⏸ paused", "warn")
 
 
 def link_trouble(link: Link) -> str:
@@ -158,6 +158,9 @@ def _hint(store: Store, width: int) -> tuple[str, str]:
         return "the engine has stopped; what it held last stays readable · q quits", "bad"
     if store.played_out:
         return _end_of(store), "good" if store.done else "warn"
+    control = _control(store.link) if store.link else ""
+    if store.link and store.idle:
+        return f"{control}the server has no requests: what comes to it will show here", "accent"
     if store.done:
         return (
             f"{_outcomes(store)}: press {key('prompt')} for another, {key('quit')} to quit",
@@ -168,27 +171,25 @@ def _hint(store: Store, width: int) -> tuple[str, str]:
     if state.step == 0 and store.mode is Mode.PAUSED:
         step, play, help = key("step"), key("play"), key("help")
         return f"press {step} to take the first step, {play} to run, {help} for help", "accent"
-    control = _control(store.link) if store.link else ""
     stop = store.stops.why(state.step) if store.mode is Mode.PAUSED else ""
     if stop:
-        return f"{STOP_GLYPH} {stop}{control and ' · '}{control}", "bad"
+        return f"{control}{STOP_GLYPH} {stop}", "bad"
     if control:
-        room = width - cell_len(control) - 3
-        return f"{control} · {step_summary(store, room)}", "warn"
+        return control + step_summary(store, width - cell_len(control)), "warn"
     return step_summary(store, width), "dim"
 
 
 def _lost(link: Link) -> str:
     when = f"attempt {link.attempt + 1} in {link.next_in} s" if link.next_in else "trying again"
-    return f"{link.lost} · {when}; what was seen can be read"
+    return f"{when}; what was seen can be read · {link.lost}"
 
 
 def _control(link: Link) -> str:
-    """Who may stop and step the server, if anybody does."""
+    """Who may stop and step the server, if anybody does, to stand before something else."""
     if not link.holder:
         return ""
     who = "you hold the server" if link.mine else f"held by {link.holder}"
-    return f"{who}, {link.lease} s"
+    return f"{who}, {link.lease} s · "
 
 
 def _last_event(store: Store) -> str:
