@@ -69,7 +69,7 @@ def names(requests: list[int], limit: int = 6) -> str:
 def _of_request(state: EngineState, id: int) -> Links:
     request = state.requests.get(id)
     if request is None:
-        return Links(words=f"#{id} ended long ago and is no longer kept")
+        return Links(frozenset((id,)), words=f"#{id} ended long ago: its tokens are no longer kept")
     nodes = state.nodes_of(request)
     blocks = plural(len(request.block_table), "block")
     words = f"#{id} holds {blocks}, along {plural(len(nodes), 'tree node')}"

@@ -79,16 +79,18 @@ class Spans:
     def __init__(self, start: EngineState) -> None:
         self.version = 0  # counts requests that came or went
         self._live: dict[int, Life] = {}
-        self._arrived: list[Life] = []  # all of them, as they came
+        self._arrived: list[Life] = []  # all of them, as they came, which is by id
         self._ended: list[Life] = []  # as they went
         self._decoding: list[int] = []
         self._prefilling: set[int] = set()
-        for id in (*start.running, *start.waiting):
+        for id in sorted((*start.running, *start.waiting)):
             self._arrive(id, start.step + 1)
 
     def of(self, id: int) -> Life | None:
-        """The life of a request that has not ended."""
-        return self._live.get(id)
+        """The life of one request, if it is kept."""
+        at = bisect_left(self._arrived, id, key=_id)
+        found = self._arrived[at] if at < len(self._arrived) else None
+        return found if found and found.id == id else None
 
     def between(self, first: int, last: int) -> list[Life]:
         """The requests that were there in any of the steps ``first`` to ``last``, by arrival."""

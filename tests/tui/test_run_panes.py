@@ -181,6 +181,25 @@ def test_the_window_keeps_to_the_run_and_moves_sideways() -> None:
     assert rows_of(shown(view, store, width=53)) == dict.fromkeys(range(4), "")
 
 
+def test_the_selected_request_is_in_sight_however_long_ago_it_was() -> None:
+    session, store = opened(ROOMY, tokens=5)
+    while session.engine.has_work():
+        session.engine.step()
+    session.engine.submit([7, 8, 9], SamplingParams(max_tokens=200))
+    for _ in range(150):
+        session.engine.step()
+    view = TimelineView()
+    assert list(rows_of(shown(view, store, width=53))) == [4]
+    store.select(Target("request", 1))
+    rows = rows_of(shown(view, store, width=53))
+    assert list(rows) == [0, 1, 2, 3, 4] and rows[1].startswith("░»███")
+    assert view.first_linked(store.links) == 1
+    store.select(Target("request", 4))  # goes on, and is in sight as it is
+    assert list(rows_of(shown(view, store, width=53))) == [4]
+    store.select(None)
+    assert "150" in shown(view, store, width=53)
+
+
 def test_what_comes_after_the_step_looked_at_is_faint() -> None:
     session, store = opened(ROOMY, tokens=5)
     while session.engine.has_work():

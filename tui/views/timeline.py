@@ -68,6 +68,10 @@ class TimelineView(View):
         left = max(oldest, newest - self._room + 1)
         if here < left:
             left = max(oldest, here - self._room // 2)
+        if life := _selected(store):  # where it is out of sight, from its arrival on
+            ended = self._last if life.ended is None else life.ended
+            if not life.arrived >> self.level < left + self._room or ended >> self.level < left:
+                left = max(oldest, (life.arrived >> self.level) - 2)
         self._back = max(left - newest, min(self._back, left - oldest))
         self._left = left - self._back
 
@@ -151,6 +155,11 @@ class TimelineView(View):
         return item
 
 
+def _selected(store: Store) -> Life | None:
+    selected = store.selected
+    return store.spans.of(selected.id) if selected and selected.kind == "request" else None
+
+
 def _of_selected(store: Store, width: int) -> Line:
     """The times of the request that is selected, as they are where one looks."""
     selected = store.selected
@@ -175,7 +184,7 @@ def _of_selected(store: Store, width: int) -> Line:
         if request.preemptions:
             words.append(f"preempted {request.preemptions} times")
         words += [visible(request.name)] if request.name else []
-    return [(clip(f"#{selected.id}: {' · '.join(words)}", width), "accent")]
+    return [(clip(f"◆ #{selected.id}: {' · '.join(words)}", width), "accent")]
 
 
 def _legend(width: int) -> list[Line]:
