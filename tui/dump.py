@@ -1,21 +1,27 @@
-"""A recording at one position, as plain text: what the panes show, without a terminal.
+"""A recording at one position, or a server now, as plain text: the panes without a terminal.
 
 The lines are the panes' own; only the block map is left at its counts. `as_json` has the state
 itself and the step's events for programs.
 """
 
+import asyncio
 from math import inf
 from pathlib import Path
 
 import msgspec
 
 from ..engine import positions
+from ..engine.debugger import Mode
 from ..engine.events import AnyEvent, Position
+from ..engine.feed import Joining
 from ..engine.snapshot import Snapshot
-from ..engine.trace import Header
+from ..engine.state import EngineState
+from ..engine.trace import Header, pieces
 from ..engine.trace_file import Trace
 from .explain import explain
-from .sources.recorded import ready
+from .sources.base import Link, ModelInfo
+from .sources.recorded import RecordedCodec, ready
+from .sources.server import DebugServer
 from .store import Store
 from .text import Line, plain
 from .views.base import View
@@ -52,11 +58,48 @@ def as_text(path: Path, at: str) -> str:
     """The panes at position ``at``. Raises `UserError` for what cannot be read or is not there."""
     store, position = _open(path, at)
     assert store.recording
+    return _text(
+        store, position, [f"position {position} of {store.past.end}", *store.recording.notes]
+    )
+
+
+def server_as_text(url: str, api_key: str | None) -> str:
+    """The panes as a running server would show them now. Raises `UserError` if it does not."""
+    joining, server = _ask(url, api_key)
+    header, model = joining.header, joining.header.model
+    codec = RecordedCodec(header, dict(pieces(joining.vocab)))
+    info = ModelInfo(model.name, model.architecture, model.dtype, model.device)
+    store = Store(header.config, info, codec, start=EngineState.restore(joining.state))
+    store.mode = Mode.PAUSED if joining.paused else Mode.PLAYING
+    store.link = Link(server)
+    return _text(store, store.position, [f"after record {joining.seq} of run {joining.epoch}"])
+
+
+def server_as_json(url: str, api_key: str | None) -> str:
+    """The state of a running server as a `Dump`."""
+    joining, _ = _ask(url, api_key)
+    dump = Dump(
+        recording=joining.header,
+        notes=[],
+        position=str(joining.step),
+        digest=EngineState.restore(joining.state).digest(),
+        state=joining.state,
+        events=[],
+    )
+    return msgspec.json.encode(dump).decode()
+
+
+def _ask(url: str, api_key: str | None) -> tuple[Joining, str]:
+    async def ask() -> tuple[Joining, str]:
+        async with DebugServer(url, api_key) as server:
+            return await server.state(), server.url
+
+    return asyncio.run(ask())
+
+
+def _text(store: Store, position: Position, notes: list[str]) -> str:
     lines = [plain(line) for line in status_lines(store, WIDTH)]
-    lines += [
-        f" position {position} of {store.past.end}",
-        *(f" {n}" for n in store.recording.notes),
-    ]
+    lines += [f" {note}" for note in notes]
     lines += [f" {summary}"] if (summary := step_summary(store)) else []
     store.history = type(store.history)(e for e in store.history if e.step == position.step)
     for view in (BatchView(), WhyView(), RequestsView(inf), TreeView(), BlocksView()):

@@ -9,6 +9,7 @@ from ..engine.errors import UserError
 from ..engine.positions import FORMS
 from ..engine.trace import check_path
 from ..engine.trace_file import Trace
+from .attach_command import add_key_flag
 from .start import add_look_flags, check_keys, show
 from .terminal import check_terminal
 
@@ -24,10 +25,12 @@ def add_parsers(commands: Any) -> None:
     replay.set_defaults(command=_replay)
     dump = commands.add_parser(
         "dump",
-        help="print what a recording shows at a position",
-        description="The panes of `replay` as plain text, at one position of a recording.",
+        help="print what a recording shows at a position, or a server shows now",
+        description="The panes of `replay` as plain text, at one position of a recording, or as "
+        "they are now on a server that was started with serve --debug.",
     )
-    dump.add_argument("file", type=Path, metavar="FILE")
+    dump.add_argument("file", metavar="FILE_OR_URL")
+    add_key_flag(dump)
     dump.add_argument(
         "--at", default="end", metavar="POSITION", help=f"{FORMS} (default: end)".replace("%", "%%")
     )
@@ -57,7 +60,14 @@ def _replay(args: argparse.Namespace) -> int:
 def _dump(args: argparse.Namespace) -> int:
     from . import dump
 
-    print(dump.as_json(args.file, args.at) if args.json else dump.as_text(args.file, args.at))
+    if "://" in args.file:
+        if args.at != "end":
+            raise UserError(f"--at {args.at} is for recordings: of a server there is the present")
+        of_server = dump.server_as_json if args.json else dump.server_as_text
+        print(of_server(args.file, args.api_key))
+        return 0
+    path = Path(args.file)
+    print(dump.as_json(path, args.at) if args.json else dump.as_text(path, args.at))
     return 0
 
 

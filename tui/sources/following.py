@@ -92,6 +92,8 @@ class Following:
                 reason = self._anew or f"{self.server.url} ended the stream"
             except UserError as error:
                 reason = str(error)
+            except msgspec.DecodeError as error:
+                reason = f"{self.server.url} sent what cannot be read ({error})"
             attempt += 1
             wait = min(LONGEST_WAIT, FIRST_WAIT * 2 ** (attempt - 1))
             yield Lost(reason, attempt, wait)

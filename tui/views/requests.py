@@ -58,7 +58,7 @@ class RequestsView(RequestLines):
         self.header = (
             [[*self._table.head, (clip("text", width - self._table.width), "heading")]]
             if ids
-            else [[("no request yet: press i to send a prompt", "dim")]]
+            else [[(f"no request yet{'' if store.link else ': press i to send a prompt'}", "dim")]]
         )
 
     def _ended(self, store: Store) -> tuple[list[int], list[int]]:
