@@ -131,17 +131,17 @@ class History:
         """There is a line of ended requests in the file."""
         self._ended.append(span)
 
-    def add_snapshot(self, span: Span) -> None:
-        """There is a snapshot of the state after all records so far in the file."""
-        self._keyframes.append(Keyframe(len(self), span, len(self._ended)))
+    def add_snapshot(self, span: Span, records: int) -> None:
+        """There is a snapshot of the state after ``records`` records in the file."""
+        self._keyframes.append(Keyframe(records, span, len(self._ended)))
 
     def _keep_snapshot(self, snapshot: Snapshot, records: int) -> None:
         """Write ``snapshot``, which is of the state after ``records`` records."""
         try:
-            *ended, line = self._lines.snapshot(snapshot)
+            *ended, line = self._lines.snapshot(snapshot, records)
             for those in ended:
                 self.add_ended(self._write(those))
-            self._keyframes.append(Keyframe(records, self._write(line), len(self._ended)))
+            self.add_snapshot(self._write(line), records)
         except OSError as error:
             self._end_at_gap(error)
 
@@ -388,6 +388,7 @@ class History:
         with self._lock:
             self._file.seek(self._size)
             self._file.write(line)
+            self._file.flush()  # so that all of it is there, whatever becomes of this process
             span = Span(self._size, len(line))
             self._size += len(line)
         return span

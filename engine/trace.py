@@ -7,7 +7,10 @@ A recording is JSON lines (through gzip if the name ends in ``.gz``), each with 
     {"k": "step", "n": 5, "seq": 0, "step": 1, "first": 0, "t": …, "events": […]}    a `StepRecord`
     {"k": "ended", "requests": […]}                     requests that ended since the last snapshot
     {"k": "snap", "state": …}       the state after the records so far, without those that had ended
+    {"k": "look", "at": [51, 6]}         where the one who watches looks from then on; null: the end
     {"k": "end", "records": 5812}                  the last line of a recording that came to its end
+
+A snapshot that was written while records went on says with ``n`` after how many of them it is.
 
 So a file that is cut off anywhere is a recording up to the cut, and whoever reads it can begin at
 any snapshot. Reading is in `trace_file.py`, finding states in `history.py`.
@@ -94,10 +97,18 @@ class Ended(msgspec.Struct, frozen=True, tag_field="k", tag="ended"):
     requests: list[RequestState]
 
 
-class Snap(msgspec.Struct, frozen=True, tag_field="k", tag="snap"):
-    """A snapshot without the requests in ``Snapshot.finished``: those are in lines before it."""
+class Snap(msgspec.Struct, frozen=True, tag_field="k", tag="snap", omit_defaults=True):
+    """A snapshot without the requests in ``Snapshot.finished``: those are in lines before it. It is
+    of the state after ``n`` records, if not after all that come before it."""
 
     state: Snapshot
+    n: int | None = None
+
+
+class Look(msgspec.Struct, frozen=True, tag_field="k", tag="look"):
+    """Somebody looked at that position from then on; None: at the end, wherever that moved."""
+
+    at: ev.Position | None
 
 
 class End(msgspec.Struct, frozen=True, tag_field="k", tag="end"):
@@ -214,15 +225,16 @@ class LineMaker:
         """One is under way: count anew from here."""
         self._since = 0
 
-    def snapshot(self, snapshot: Snapshot) -> list[bytes]:
-        """The lines of a snapshot; those of one recording have to be asked for in order."""
+    def snapshot(self, snapshot: Snapshot, records: int | None = None) -> list[bytes]:
+        """The lines of a snapshot; those of one recording have to be asked for in order. It is
+        after so many ``records``, if more may have been written meanwhile."""
         told, finished = self._told, set(snapshot.finished)
         live = {id: r for id, r in snapshot.requests.items() if id not in finished}
         ended = [snapshot.requests[id] for id in snapshot.finished if id not in told]
         self._told = finished
         lines = [encode(Ended(ended)) + b"\n"] if ended else []
         large = {"requests": _in_pieces(live), "nodes": _in_pieces(snapshot.nodes)}
-        lines.append(encode(Snap(msgspec.structs.replace(snapshot, **large))) + b"\n")
+        lines.append(encode(Snap(msgspec.structs.replace(snapshot, **large), records)) + b"\n")
         self._wait = max(SPARSEST, sum(map(len, lines)) // 2)
         return lines
 

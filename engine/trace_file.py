@@ -15,12 +15,14 @@ from typing import BinaryIO
 import msgspec
 
 from .errors import UserError
+from .events import Position
 from .history import History, Span
 from .trace import (
     KIND,
     VERSION,
     End,
     Header,
+    Look,
     Piece,
     Vocab,
     check_path,
@@ -49,6 +51,7 @@ class Trace:
         self.history = History(header.config, file)
         self.cut = ""
         self.skipped: Counter[str] = Counter()
+        self.looked_at: Position | None = None
         self._file = file
         self._vocabulary: list[Span] = []
 
@@ -102,11 +105,14 @@ class Trace:
                 count = _COUNT.decode(line).count if head.n is None else head.n
                 self.history.add_record(span, head.step, head.first, count)
             elif head.k == "snap":
-                self.history.add_snapshot(span)
+                after = len(self.history) if head.n is None else head.n
+                self.history.add_snapshot(span, after)
             elif head.k == "ended":
                 self.history.add_ended(span)
             elif head.k == "vocab":
                 self._vocabulary.append(span)
+            elif head.k == "look":
+                self.looked_at = _LOOK.decode(line).at
             elif head.k == "end":
                 ended = True
             else:
@@ -168,6 +174,7 @@ class _Preface(msgspec.Struct):
 
 _HEAD = msgspec.json.Decoder(_Head)
 _COUNT = msgspec.json.Decoder(_Count)
+_LOOK = msgspec.json.Decoder(Look)
 
 
 def _header(path: Path, line: bytes) -> Header:

@@ -40,6 +40,7 @@ from .runs import Runs
 from .screens.help import HelpScreen
 from .screens.loading import LoadingScreen
 from .screens.main import MainScreen
+from .session_files import SessionFile
 from .sources.base import (
     BreakpointsChanged,
     Failed,
@@ -73,6 +74,7 @@ class DebuggerApp(App[None]):
     """Shows one source until it or the user ends it.
 
     With ``keeps`` everything is recorded elsewhere, so that nothing is lost when the user leaves.
+    Else a ``session_file`` keeps what there was, should it end in any other way.
     """
 
     TITLE = "minisgl-tui"
@@ -91,6 +93,7 @@ class DebuggerApp(App[None]):
         ascii: bool = False,
         command_line: str = "",
         keeps: bool = False,
+        session_file: SessionFile | None = None,
     ) -> None:
         super().__init__()
         self.source = source
@@ -99,8 +102,10 @@ class DebuggerApp(App[None]):
         escape_texts(ascii)
         self._ascii = AsciiFilter()
         self._keeps = keeps
+        self.session_file = session_file
         self._asked = False
         self._hung_up = False
+        self._left = False  # by its user, who has asked for it
         self.fatal: str | None = None
         self.loading_screen = LoadingScreen()
         self.runs = Runs(self)
@@ -142,6 +147,16 @@ class DebuggerApp(App[None]):
             if self._hung_up:
                 leave_terminal()
             self._await_source()
+            self._close_session()
+
+    def _close_session(self) -> None:
+        """Keep the session, unless it is its user who has left."""
+        if self.session_file is None:
+            return
+        if self._left and not self.fatal:
+            self.session_file.leave()
+        elif words := self.session_file.keep():
+            print(f"minisgl-tui: {words}", file=sys.stderr)
 
     def run_to_exit_code(self) -> int:
         """`run`, then say at the prompt what went wrong, if anything did."""
@@ -252,6 +267,9 @@ class DebuggerApp(App[None]):
 
     def _show_engine(self, ready: Ready) -> None:
         self.runs.begin(ready)
+        if session := self.session_file:
+            for words in filter(None, (session.found, session.problem)):
+                self.notify(words, title="sessions", severity="warning", timeout=12)
         if recording := ready.recording:
             for note in recording.notes:
                 self.notify(note, title=recording.name, severity="warning", timeout=8)
@@ -302,6 +320,7 @@ class DebuggerApp(App[None]):
             words = f"{what} recorded nowhere; {key('quit')} again leaves"
             self.notify(words, severity="warning", timeout=ASK)
             return
+        self._left = True
         self.exit(return_code=self._code)
 
     def _forget_asking(self) -> None:

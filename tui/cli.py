@@ -97,7 +97,10 @@ def _run(args: argparse.Namespace) -> int:
     source = source_of(args)
     check_terminal("run")
     check_keys()
-    return show(source, args, args.record is not None)
+    from .session_files import SessionFile
+
+    keeps = args.record is not None
+    return show(source, args, keeps, None if keeps else SessionFile())
 
 
 def _print_keys(args: argparse.Namespace) -> int:

@@ -20,7 +20,12 @@ def add_parsers(commands: Any) -> None:
         help="open a recording in the terminal",
         description="Step and play a recording made with --record, on the screens of `run`.",
     )
-    replay.add_argument("file", type=Path, metavar="FILE")
+    replay.add_argument("file", type=Path, metavar="FILE", nargs="?")
+    replay.add_argument(
+        "--last",
+        action="store_true",
+        help="the last session of `run` that a dead terminal, a crash or a kill has cut off",
+    )
     add_look_flags(replay)
     replay.set_defaults(command=_replay)
     dump = commands.add_parser(
@@ -52,9 +57,13 @@ def add_parsers(commands: Any) -> None:
 def _replay(args: argparse.Namespace) -> int:
     check_terminal("replay")
     check_keys()
+    if (args.file is None) != args.last:
+        raise UserError("replay needs the FILE of a recording, or --last, and not both")
+    from . import session_files
     from .sources.recorded import RecordedSource
 
-    return show(RecordedSource(args.file), args, keeps=True)
+    source = RecordedSource(args.file or session_files.last(), resume=args.last)
+    return show(source, args, keeps=True)
 
 
 def _dump(args: argparse.Namespace) -> int:

@@ -38,9 +38,13 @@ class Runs:
     def begin(self, ready: Ready) -> None:
         """Show another run; but who looks into the past of the one before may stay there."""
         before = self.store
+        session = self._app.session_file
+        kept = session.history(ready) if session else None
         self.store = store = Store(
-            ready.config, ready.info, ready.codec, ready.recording, ready.state
+            ready.config, ready.info, ready.codec, ready.recording, ready.state, kept
         )
+        if kept is not None:
+            store.on_look = kept.look
         store.records_to, store.origin = ready.records_to, ready.origin
         screen = MainScreen(store, self._app.source)
         screen.rate = ready.rate

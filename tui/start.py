@@ -4,8 +4,12 @@ import argparse
 import os
 import shlex
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from .sources.base import Source
+
+if TYPE_CHECKING:
+    from .session_files import SessionFile
 
 THEMES = ("dark", "light", "high-contrast", "ansi")
 
@@ -32,13 +36,20 @@ def check_keys() -> None:
     actions.use(keymap.load(keymap.path()))
 
 
-def show(source: Source, args: argparse.Namespace, keeps: bool) -> int:
-    """Show ``source`` until the user leaves; gives the exit code. ``keeps``: see `DebuggerApp`."""
+def show(
+    source: Source,
+    args: argparse.Namespace,
+    keeps: bool,
+    session_file: "SessionFile | None" = None,
+) -> int:
+    """Show ``source`` until the user leaves; gives the exit code. For ``keeps`` and
+    ``session_file`` see `DebuggerApp`."""
     from .app import DebuggerApp
 
     ascii = args.ascii or not speaks_utf8(os.environ)
     command_line = shlex.join(["minisgl-tui", *args.words])
-    return DebuggerApp(source, args.theme, ascii, command_line, keeps).run_to_exit_code()
+    app = DebuggerApp(source, args.theme, ascii, command_line, keeps, session_file)
+    return app.run_to_exit_code()
 
 
 def speaks_utf8(environ: Mapping[str, str]) -> bool:

@@ -67,6 +67,7 @@ class Store:
         codec: Codec,
         recording: Recording | None = None,
         start: EngineState | None = None,
+        past: History | None = None,
     ) -> None:
         self.config = config
         self.info = info
@@ -80,7 +81,7 @@ class Store:
             self.past = recording.history
             self.now = self.past.state_at(self.past.start)
         else:
-            self.past = History.live(self.now)
+            self.past = History.live(self.now) if past is None else past
         self._taken = 0  # records that have come in
         self.state = self.now
         self.chronicle = Chronicle(self.now)
@@ -113,6 +114,7 @@ class Store:
         self.rate: float | None = None
         self.idle = True
         self.slow = False  # drawing takes so long that it is done less often
+        self.on_look: Callable[[Position | None], object] = lambda position: None
         self.failure = ""
         self.question: Question | None = None
         self.marks: dict[str, Position] = {}
@@ -208,6 +210,7 @@ class Store:
         self._looked_at, self.state, self.cells = position, state, cells
         self.history = notes_until(self.past, position)
         self._look_anew()
+        self.on_look(position)
 
     def follow(self) -> None:
         """Show the end of the run, and go on with it."""
@@ -216,6 +219,7 @@ class Store:
         _, self.cells = self._picture(self.newest)
         self._looked_at, self.state, self.history = None, self.now, self._latest.steps
         self._look_anew()
+        self.on_look(None)
 
     def _look_anew(self) -> None:
         self._weights = None

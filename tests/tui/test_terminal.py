@@ -39,18 +39,18 @@ sys.exit(code)
 
 
 class Terminal:
-    """A program on a pseudo-terminal of its own."""
+    """A program on a pseudo-terminal of its own: ``script`` with ``told`` as its argument."""
 
-    def __init__(self, told: Path) -> None:
+    def __init__(self, told: Path, script: str = SCRIPT, **environ: str) -> None:
         self.told = told
         self.master, slave = pty.openpty()
         ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
         self.process = subprocess.Popen(
-            [sys.executable, "-c", SCRIPT, str(told)],
+            [sys.executable, "-c", script, str(told)],
             stdin=slave, stdout=slave, stderr=slave, cwd=TESTS,
             start_new_session=True,
             preexec_fn=lambda: ioctl(0, termios.TIOCSCTTY, 0),  # its controlling terminal
-            env={**os.environ, "TERM": "xterm-256color"},
+            env={**os.environ, "TERM": "xterm-256color", **environ},
         )  # fmt: skip
         os.close(slave)
 

@@ -133,6 +133,8 @@ class MainScreen(Travelling):
         self.strip.border_title = "why"
         self.set_interval(FADE, self.panes[REQUESTS].sync)  # those that have ended go in time
         self._arrange()
+        if self.store.recording and self.store.recording.look_at:
+            self.go(self.store.recording.look_at)
 
     def on_resize(self) -> None:
         self._arrange()

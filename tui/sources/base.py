@@ -16,6 +16,7 @@ from ...engine.events import Position, StepRecord
 from ...engine.history import History
 from ...engine.state import EngineState
 from ...engine.stops import Stop, Stopped
+from ...engine.trace import Header, Speller
 
 
 class Detokenizer(Protocol):
@@ -70,6 +71,7 @@ class Recording:
     name: str
     history: History
     notes: tuple[str, ...] = ()
+    look_at: Position | None = None  # first; None: the start
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,7 @@ class Origin:
 class Ready:
     """Records follow; the state before the first is ``state``, or else that of an empty engine, or
     the one that the ``recording`` starts from. Where one came before, the screens begin anew and
-    keep that for reading."""
+    keep that for reading. ``header`` and ``speller`` are for whoever writes a recording of it."""
 
     config: EngineConfig
     info: ModelInfo
@@ -95,6 +97,8 @@ class Ready:
     records_to: str = ""  # the file that all of it is being written to
     rate: float | None = 4  # steps a second that play runs at, at first; None: all it can
     origin: Origin = Origin()
+    header: Header | None = None
+    speller: Speller | None = None
 
 
 @dataclass(frozen=True, slots=True)

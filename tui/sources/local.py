@@ -8,7 +8,7 @@ from ...engine.debugger import Arrival, Debugger
 from ...engine.engine import Engine
 from ...engine.errors import UserError
 from ...engine.sampling import SamplingParams
-from ...engine.trace import Model, RecordTo, Speller, new_header
+from ...engine.trace import Header, Model, RecordTo, Speller, new_header
 from .base import (
     Encoder,
     ModelInfo,
@@ -100,11 +100,22 @@ class LocalSource(Debugged):
         debugger = Debugger(engine, on_error=lambda message: sink.put(Rejected(message)))
         reporter = Reporter(debugger, sink)
         debugger.on_change = reporter.changed
-        records_to = self._record_to.path.name if self._record_to else ""
-        sink.put(Ready(engine.config, session.info, session.codec, records_to=records_to))
+        info = session.info
+        model = Model(info.name, info.architecture, info.dtype, info.device, session.path)
+        header = new_header(engine.config, model, engine.clock(), session.speller)
+        sink.put(
+            Ready(
+                engine.config,
+                info,
+                session.codec,
+                records_to=self._record_to.path.name if self._record_to else "",
+                header=header,
+                speller=session.speller,
+            )
+        )
         engine.log.listen(sink.put)
         engine.log.listen(reporter.breakpoints)
-        with self._recording(session, debugger, sink):
+        with self._recording(session, header, debugger, sink):
             self._submit_and_run(session, debugger)
 
     def _submit_and_run(self, session: Session, debugger: Debugger) -> None:
@@ -117,15 +128,15 @@ class LocalSource(Debugged):
         debugger.run()
 
     @contextmanager
-    def _recording(self, session: Session, debugger: Debugger, sink: Sink) -> Iterator[None]:
+    def _recording(
+        self, session: Session, header: Header, debugger: Debugger, sink: Sink
+    ) -> Iterator[None]:
         """Everything that happens meanwhile is written to the file, if one is wanted."""
         if self._record_to is None:
             yield
             return
-        engine, info, state = session.engine, session.info, debugger.state
+        engine, state = session.engine, debugger.state
         assert state
-        model = Model(info.name, info.architecture, info.dtype, info.device, session.path)
-        header = new_header(engine.config, model, engine.clock(), session.speller)
         with self._record_to.open(
             header, session.speller, lambda message: sink.put(RecordingEnded(message))
         ) as writer:

@@ -65,8 +65,8 @@ class _Following:
         return self._utf8.decode(b"".join(map(self._codec.raw, tokens)))
 
 
-def ready(trace: Trace) -> Ready:
-    """What the screens have to know of a recording before its first record."""
+def ready(trace: Trace, look_at: Position | None = None) -> Ready:
+    """What the screens have to know of a recording before its first record, and where to look."""
     header, model = trace.header, trace.header.model
     vocabulary = trace.vocabulary()
     skipped = [f"{count} of kind {kind!r}" for kind, count in sorted(trace.skipped.items())]
@@ -79,19 +79,21 @@ def ready(trace: Trace) -> Ready:
         header.config,
         ModelInfo(model.name, model.architecture, model.dtype, model.device),
         RecordedCodec(header, vocabulary),
-        Recording(trace.path.name, trace.history, tuple(notes)),
+        Recording(trace.path.name, trace.history, tuple(notes), look_at),
     )
 
 
 class RecordedSource(Debugged):
-    """Opens the recording at ``path``, then obeys the switches until closed."""
+    """Opens the recording at ``path``, then obeys the switches until closed. With ``resume`` the
+    screens begin where somebody looked last, else at the start."""
 
     thread_name = "replay"
     daemon = True
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, resume: bool = False) -> None:
         super().__init__()
         self._path = path
+        self._resume = resume
         self._playback: Playback | None = None
 
     # --- switches --------------------------------------------------------------------------------
@@ -137,11 +139,12 @@ class RecordedSource(Debugged):
         debugger = Debugger(playback, on_error=lambda said: sink.put(Rejected(said)), state=state)
         reporter = Reporter(debugger, sink)
         debugger.on_change = reporter.changed
-        sink.put(ready(trace))
+        self._playback, self._debugger = playback, debugger
+        look_at = trace.looked_at or trace.history.end if self._resume else None
+        sink.put(ready(trace, look_at))
         playback.log.listen(sink.put)
         playback.log.listen(reporter.breakpoints)
         playback.begin()
         reporter.changed()
-        self._playback, self._debugger = playback, debugger
         if not self._closed:
             debugger.run()
