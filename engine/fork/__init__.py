@@ -93,7 +93,7 @@ def run(
     state, notes = state_for(recorded, config, editor)
     figures = Figures(state)
     history = History.live(state)
-    runner = RecordedRunner(recorded)
+    runner = RecordedRunner(recorded, editor.edited)
     engine = engine_for(recorded, state, runner)
 
     def take(record: StepRecord) -> None:
@@ -124,8 +124,8 @@ def _notes(recorded: Recorded, replay: Replay, editor: Editor) -> list[str]:
     notes = []
     if editor.edited:
         notes.append(
-            f"{editor.edited:,} prompts were edited, {editor.more:+,} tokens in all; their answers "
-            "are the recorded ones, for a model would have to be asked for others"
+            f"{len(editor.edited):,} prompts were edited, {editor.more:+,} tokens in all; their "
+            "answers are the recorded ones, for a model would have to be asked for others"
         )
     if recorded.paused:
         notes.append(

@@ -55,13 +55,14 @@ class Spelling:
 
 
 class Editor:
-    """Replaces texts in prompts, and counts the ``edited`` ones and the tokens they have ``more``.
+    """Replaces texts in prompts. ``edited`` are the requests that it was done for; their prompts
+    have ``more`` tokens than before.
 
-    >>> Editor([(r"\\d\\d:\\d\\d", "noon")], spelling).edit(prompt)
+    >>> Editor([(r"\\d\\d:\\d\\d", "noon")], spelling).edit(prompt, [7])
     """
 
     def __init__(self, replace: Sequence[tuple[str, str]], spelling: Spelling) -> None:
-        self.edited = 0
+        self.edited: set[int] = set()
         self.more = 0
         self._spelling = spelling
         self._patterns: list[tuple[re.Pattern[str], str]] = []
@@ -74,16 +75,17 @@ class Editor:
                     "before each of . ^ $ * + ? { } [ ] \\ | ( )"
                 ) from error
 
-    def edit(self, prompt: list[int]) -> list[int]:
-        """``prompt`` with every pattern replaced; the same list if there is none in it."""
+    def edit(self, prompt: list[int], requests: Sequence[int]) -> list[int]:
+        """The ``prompt`` of ``requests`` with every pattern replaced; the same list if there is
+        none in it."""
         edited = prompt
         for pattern, text in self._patterns:
             edited = self._replace(edited, pattern, text)
         if not edited:
             raise UserError("a prompt would be empty with its text replaced; leave some of it")
         if edited != prompt:
-            self.edited += 1
-            self.more += len(edited) - len(prompt)
+            self.edited.update(requests)
+            self.more += (len(edited) - len(prompt)) * len(requests)
         return edited
 
     def _replace(self, prompt: list[int], pattern: re.Pattern[str], text: str) -> list[int]:

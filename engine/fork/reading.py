@@ -4,6 +4,7 @@ ended, and what its steps took. That is all a fork needs in place of a model and
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 from statistics import median
 
 import msgspec
@@ -12,7 +13,7 @@ from .. import events as ev
 from ..errors import UserError
 from ..history import History
 from ..request import FinishReason
-from ..sampling import SamplingParams
+from ..sampling import SamplingParams, TokenLogprobs
 from ..state import EngineState
 from .costs import FREE, Pace, StepCosts, StepLoad, fit, load_of
 from .figures import Figures
@@ -24,11 +25,29 @@ ShowProgress = Callable[[str, float | None], object]
 
 
 class Answer(msgspec.Struct):
-    """What is known of a request's output, and how it ended: ``""`` if it never did."""
+    """What is known of a request's output, and how it ended: ``""`` if it never did.
+
+    ``logprobs`` are those of the last tokens, if they were recorded, packed by `add`.
+    """
 
     tokens: list[int]
     timeout: float | None
     reason: str = ""
+    logprobs: list[bytes] = []
+
+    def add(self, token: int, logprobs: TokenLogprobs | None) -> None:
+        self.tokens.append(token)
+        if logprobs is not None:
+            self.logprobs.append(_pack(logprobs))
+
+    def logprobs_of(self, number: int) -> TokenLogprobs | None:
+        """Of token ``number``; None if they were not recorded."""
+        at = number - len(self.tokens) + len(self.logprobs)
+        return _unpack(self.logprobs[at]) if 0 <= at < len(self.logprobs) else None
+
+
+_pack = msgspec.msgpack.Encoder().encode
+_unpack = msgspec.msgpack.Decoder(TokenLogprobs).decode
 
 
 class Arrival(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,6 +63,11 @@ class Arrival(msgspec.Struct, frozen=True, kw_only=True):
     salt: str
     timeout: float | None
     name: str
+
+    @property
+    def requests(self) -> range:
+        """The ids of the samples."""
+        return range(self.req, self.req + self.n)
 
 
 class Leaving(msgspec.Struct, frozen=True, kw_only=True):
@@ -176,8 +200,9 @@ def _take(record: ev.StepRecord, number: int, found: Recorded) -> None:
                 found.happenings.append(_arrival(events, index, number, record.t))
         elif isinstance(event, ev.Sampled):
             ended_by_engine = True
-            for req, token in zip(event.reqs, event.tokens, strict=True):
-                answers[req].tokens.append(token)
+            logprobs = event.logprobs or repeat(None, len(event.reqs))
+            for req, token, scores in zip(event.reqs, event.tokens, logprobs, strict=True):
+                answers[req].add(token, scores)
         elif isinstance(event, ev.Finished):
             answers[event.req].reason = event.reason
             timed_out = event.message.startswith("timed out")

@@ -5,7 +5,7 @@ comes between the same two steps, and a step takes as long as it took. From the 
 differs on, what comes from outside comes at its time, and steps take what `costs.py` expects.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from contextlib import suppress
 from itertools import takewhile
 from typing import NamedTuple
@@ -42,14 +42,16 @@ class RecordedFailure(Exception):
 class RecordedRunner(Runner):
     """Answers with what was recorded; its ``clock`` goes on by what a step takes.
 
-    ``step`` is the record of the step to come, as long as there is one that it may be.
+    ``step`` is the record of the step to come, as long as there is one that it may be. Of requests
+    with ``edited`` prompts no log-probabilities are known.
     """
 
-    def __init__(self, recorded: Recorded) -> None:
+    def __init__(self, recorded: Recorded, edited: Set[int] = frozenset()) -> None:
         self.clock = VirtualClock()
         self.step: ev.StepRecord | None = None
         self.engine: Engine
         self._recorded = recorded
+        self._edited = edited
 
     def check(self, params: SamplingParams) -> None:
         """Takes everything: the answers are there already."""
@@ -71,6 +73,7 @@ class RecordedRunner(Runner):
         }
         return StepOutput(
             [self._token(row.request) for row in rows],
+            self._logprobs(rows),
             timings={"forward": seconds},
             prompt_logprobs={id: found for id, found in scores.items() if found},
             failed=failed,
@@ -93,6 +96,16 @@ class RecordedRunner(Runner):
                 self.engine.abort(event.req)
             elif event.reason == FinishReason.STOP:
                 self.engine.stop(event.req)
+
+    def _logprobs(self, rows: Sequence[Row]) -> Sequence[TokenLogprobs | None]:
+        answers = self._recorded.answers
+        found = [
+            answers[r.id].logprobs_of(len(r.tokens) - r.prompt_len)
+            if r.params.logprobs is not None and r.id not in self._edited
+            else None
+            for r in (row.request for row in rows)
+        ]
+        return found if any(found) else ()
 
     def _token(self, request: Request) -> int:
         known = self._recorded.answers[request.id].tokens
@@ -231,7 +244,7 @@ class Replay:
         if isinstance(happening, Arrival):
             with suppress(RequestRefused):  # and there is an event that says so
                 engine.submit_samples(
-                    self._editor.edit(happening.prompt),
+                    self._editor.edit(happening.prompt, happening.requests),
                     happening.params,
                     happening.n,
                     priority=happening.priority,

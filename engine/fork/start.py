@@ -62,7 +62,7 @@ def _edit(state: EngineState, id: int, editor: Editor) -> None:
     request = state.requests[id]
     if request.status is not Status.WAITING:
         return
-    prompt = editor.edit(request.tokens)
+    prompt = editor.edit(request.tokens, [id])
     if prompt != request.tokens:
         state.requests[id] = replace(request, tokens=prompt[:], prompt_len=len(prompt))
         if live := state.stats.live.get(id):

@@ -1,6 +1,8 @@
 """Forks: nothing changed repeats the recording, and whatever is changed, the engine stays sound."""
 
 import random
+from contextlib import suppress
+from dataclasses import replace as replace_output
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import pytest
 from helpers import Bench
 from minisgl_tui.engine import fork as forking
 from minisgl_tui.engine.audit import audit, compare
+from minisgl_tui.engine.config import EngineConfig
 from minisgl_tui.engine.engine import Engine
 from minisgl_tui.engine.errors import RequestRefused, UserError
 from minisgl_tui.engine.events import AnyEvent, Position, StepFailed, StepRecord
@@ -24,7 +27,8 @@ from minisgl_tui.engine.policies import (
     PREEMPTION_POLICIES,
     SCHEDULE_POLICIES,
 )
-from minisgl_tui.engine.simulate import SimulatedRunner
+from minisgl_tui.engine.sampling import SamplingParams, TokenLogprobs
+from minisgl_tui.engine.simulate import SimulatedRunner, random_tokens
 from minisgl_tui.engine.snapshot import Snapshot
 from minisgl_tui.engine.state import EngineState
 from minisgl_tui.engine.trace import Model, new_header
@@ -177,6 +181,60 @@ def check_ends(made: Fork, load: Load, what: str) -> None:
             assert other.output == request.output, what
 
 
+# --- is it true? ---------------------------------------------------------------------------------
+
+
+def first_come(seed: int) -> list[tuple[list[int], SamplingParams, int]]:
+    """Requests that are all there at the start, some behind the same head."""
+    rng = random.Random(seed)
+    heads = [[rng.randrange(50) for _ in range(rng.randint(0, 12))] for _ in range(3)]
+    return [
+        (
+            rng.choice(heads) + [rng.randrange(50) for _ in range(rng.randint(1, 10))],
+            SamplingParams(max_tokens=rng.randint(1, 30), logprobs=None),
+            rng.choice([0, 0, 1]),
+        )
+        for _ in range(rng.randint(2, 12))
+    ]
+
+
+def really_run(seed: int, config: EngineConfig) -> tuple[EngineState, list[StepRecord]]:
+    runner = SimulatedRunner(config.num_blocks, config.block_size, random_tokens(seed, 50))
+    engine = Engine(config, runner, runner.clock)
+    state, records = EngineState(config), list[StepRecord]()
+    engine.log.listen(state.apply)
+    engine.log.listen(records.append)
+    for prompt, params, priority in first_come(seed):
+        with suppress(RequestRefused):
+            engine.submit(prompt, params, priority=priority)
+    while engine.has_work():
+        engine.step()
+    return state, records
+
+
+@pytest.mark.parametrize("first", range(0, 60, 20))
+def test_a_fork_tells_what_the_run_would_have_been_event_for_event(first: int) -> None:
+    told = 0
+    for seed in range(first, first + 20):
+        rng = random.Random(seed)
+        config = EngineConfig(
+            block_size=rng.randint(1, 8), num_blocks=rng.randint(20, 60), max_batch_tokens=16
+        )
+        changes = random_changes(rng)
+        state, records = really_run(seed, config)
+        if any(r.finish_reason == "error" for r in state.requests.values()):
+            continue  # their answers would go on, and nobody knows how
+        history = history_of(records, EngineState(config))
+        made = fork(history, history.start, changes)
+        _, wanted = really_run(seed, changes.apply(config))
+        real = history_of(wanted, EngineState(changes.apply(config)))
+        assert essence(made.history) == essence(real), f"seed {seed} with {changes}"
+        if made.costs.steps > 20:
+            assert made.figures.seconds == pytest.approx(real.state_after(len(real)).now, rel=0.03)
+            told += 1
+    assert told > 5
+
+
 # --- what is special -----------------------------------------------------------------------------
 
 
@@ -200,6 +258,36 @@ def test_pauses_are_left_out_of_the_times_of_both() -> None:
     other = fork(history, history.start, Changes(max_running_requests=1))
     assert other.diverged == 1
     assert other.figures.seconds < 1
+
+
+def test_log_probabilities_go_with_their_tokens() -> None:
+    bench = Bench()
+
+    def execute(plan: Plan) -> StepOutput:
+        output = SimulatedRunner.execute(bench.runner, plan)
+        wanted = [row.request.params.logprobs for row in plan.rows if row.samples]
+        scores = [
+            TokenLogprobs(-token / 1000, [(token, -0.5)]) if k is not None else None
+            for token, k in zip(output.tokens, wanted, strict=True)
+        ]
+        return replace_output(output, logprobs=scores)
+
+    bench.runner.execute = execute  # pyright: ignore[reportAttributeAccessIssue]
+    for i in range(4):
+        params = SamplingParams(max_tokens=9, logprobs=None if i == 2 else 1)
+        bench.engine.submit([i] * 6, params)
+    bench.step(4)
+    at = bench.state.step
+    bench.finish()
+    history = bench_history(bench)
+    for position in (history.start, history.end_of_step(at)):
+        other = fork(history, position, Changes(max_batch_tokens=2))
+        assert other.diverged is not None
+        end = other.history.state_at(other.history.end)
+        for id, request in end.requests.items():
+            known = [found for found in bench.state.requests[id].logprobs if found]
+            assert [found for found in request.logprobs if found] == known
+            assert len(known) == (0 if id == 2 else 9)
 
 
 def test_an_idle_engine_waits_for_what_comes() -> None:

@@ -81,7 +81,7 @@ PIECES[99] = Piece("<|end|>", b"")
 
 
 def edited(prompt: list[int], *replace: tuple[str, str]) -> list[int]:
-    return Editor(replace, Spelling(PIECES)).edit(prompt)
+    return Editor(replace, Spelling(PIECES)).edit(prompt, [0])
 
 
 PROMPT = [99, 0, 1, 2, 3, 4, 5, 99, 6, 7, 5]  # It is 12:30. Be kind.
@@ -101,9 +101,9 @@ def test_a_token_that_is_found_in_part_is_spelled_anew_with_its_rest() -> None:
         edited(PROMPT, ("kin", "12"))
     pieces = PIECES | {200 + i: Piece(c, c.encode()) for i, c in enumerate(" kind12I")}
     editor = Editor([("kin", "12"), ("1", "k")], Spelling(pieces))
-    text = b"".join(pieces[token].raw for token in editor.edit(PROMPT)).decode()
+    text = b"".join(pieces[token].raw for token in editor.edit(PROMPT, [7, 8])).decode()
     assert text == "It is k2:30. Be k2d."
-    assert editor.edited == 1
+    assert editor.edited == {7, 8} and editor.more == 2 * (len(editor.edit(PROMPT, [])) - 11)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -123,7 +123,7 @@ def test_texts_come_out_as_a_replacement_in_the_text_gives_them(seed: int) -> No
         wanted = pattern.sub(text, whole).encode(errors="surrogateescape")
         try:
             whole.encode()
-            found = Editor([(pattern.pattern, text)], spelling).edit(prompt)
+            found = Editor([(pattern.pattern, text)], spelling).edit(prompt, [])
         except (UnicodeEncodeError, UserError):  # half characters, or nothing left
             continue
         assert b"".join(pieces[token].raw for token in found) == wanted
@@ -131,8 +131,18 @@ def test_texts_come_out_as_a_replacement_in_the_text_gives_them(seed: int) -> No
 
 def test_the_tokenizer_spells_where_it_can() -> None:
     spelling = Spelling(PIECES, lambda text: [42] if text == " late" else [])
-    assert Editor([(r" \d+:\d+", " late")], spelling).edit(PROMPT) == [99, 0, 1, 42, 5, 99, 6, 7, 5]
-    assert Editor([(" Be", "é")], spelling).edit(PROMPT)[8] == 9
+    assert Editor([(r" \d+:\d+", " late")], spelling).edit(PROMPT, [0]) == [
+        99,
+        0,
+        1,
+        42,
+        5,
+        99,
+        6,
+        7,
+        5,
+    ]
+    assert Editor([(" Be", "é")], spelling).edit(PROMPT, [0])[8] == 9
 
 
 # --- figures -------------------------------------------------------------------------------------
