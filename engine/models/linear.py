@@ -6,6 +6,7 @@ The operators that do it are not public API: they are called in this file only, 
 missing or wrong the plain product is used.
 """
 
+import os
 from collections import Counter
 from collections.abc import Callable
 from functools import cache, partial
@@ -14,6 +15,12 @@ from itertools import chain
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+# A kernel is made for each number of rows and kept: 1,024 by oneDNN, as many again by PyTorch's
+# layer above it, half a gigabyte in a server that has met them all. The second cache saves no time,
+# and a step needs far fewer than 256. Both settings are read when the first product is computed.
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "256")
+os.environ.setdefault("LRU_CACHE_CAPACITY", "1")
 
 
 class Linear(nn.Module):

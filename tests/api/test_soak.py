@@ -3,7 +3,6 @@
 import asyncio
 import os
 import random
-from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -124,11 +123,10 @@ async def test_10000_requests_leave_memory_and_files_as_they_were():
 
 @pytest.mark.long
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads /proc")
-async def test_500_requests_to_the_default_model_leave_files_as_they_were_and_memory_settles():
-    """oneDNN keeps up to 1024 primitives, one a shape that it has met, so memory grows at first."""
+async def test_500_requests_to_the_default_model_leave_memory_and_files_as_they_were():
+    """The first two hundred fill oneDNN's cache of kernels (`engine/models/linear.py`)."""
     with served("smollm2-135m", "--num-blocks", "256") as server:
         parts = [range(first, first + 100) for first in range(0, 500, 100)]
         found = [await measured(server.process.pid, server.url, part) for part in parts]
-    gained = [after[0] - before[0] for before, after in pairwise(found)]
-    assert gained[-1] < gained[0] / 2
+    assert found[-1][0] < found[1][0] * 1.03
     assert found[-1][1] <= found[0][1]
