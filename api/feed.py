@@ -19,10 +19,11 @@ from ..engine.debugger import Debugger, Mode
 from ..engine.events import StepRecord
 from ..engine.feed import BEAT_SECONDS, Beat, Joining, Lease
 from ..engine.snapshot import Snapshot
-from ..engine.trace import Header, Speller, encode_record, tokens_in, vocabulary
+from ..engine.trace import encode_record, tokens_in, vocabulary
 from .connection import EventStream
 from .engine_thread import EngineThread
 from .errors import ApiError
+from .shown import Shown
 
 MOST_RECORDS = 10_000  # in the ring …
 MOST_NUMBERS = 4_000_000  # … with no more tokens, blocks and requests in them than this
@@ -75,16 +76,17 @@ class _Entry:
 
 
 class Feed:
-    """The records of ``thread``'s engine. ``lease`` says who controls it; `changed` is to be called
-    when he, or anything else that a `Beat` tells of, may have changed."""
+    """What is ``shown`` of ``thread``'s engine. ``lease`` says who controls it; `changed` is to be
+    called when he, or anything else that a `Beat` tells of, may have changed."""
 
-    def __init__(self, thread: EngineThread, header: Header, speller: Speller | None) -> None:
-        model = replace(header.model, path="")  # no path of this machine goes out
-        self.header = replace(header, model=model)
+    def __init__(self, thread: EngineThread, shown: Shown) -> None:
+        model = replace(shown.header.model, path="")  # no path of this machine goes out
+        self.header = replace(shown.header, model=model)
         self.dropped = 0  # records that viewers who fell behind did not get
         self.lease: Callable[[], Lease | None] = lambda: None
         self._thread = thread
-        self._speller = speller
+        self._shown = shown
+        self._speller = shown.speller
         self._ring: deque[_Entry] = deque()
         self._numbers = 0
         self._seq = -1  # of the last record
@@ -94,7 +96,7 @@ class Feed:
         self._told = False  # the event loop has been asked to look
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
-        thread.engine.log.listen(self._hear)
+        shown.listen(self._hear)
         thread.debugger.on_change = self._tell
 
     @property
@@ -135,7 +137,7 @@ class Feed:
                 self._loop.call_soon_threadsafe(self.changed)
 
     def _look(self) -> tuple[int, Snapshot]:
-        return self._seq, self._thread.state.snapshot()
+        return self._seq, self._shown.state.snapshot()
 
     # --- the event loop --------------------------------------------------------------------------
 
@@ -179,11 +181,7 @@ class Feed:
         beat_at, last = 0.0, None
         while not self._closed:
             # The beat first: so it never tells of what the records have not come to.
-            news, stands, beat = (
-                self._news,
-                self._stands(),
-                self._beat(),
-            )  # not ahead of the records
+            news, stands, beat = self._news, self._stands(), self._beat()
             found = self._after(seq) if epoch == self.header.epoch else None
             if found is None:
                 joining = await self.joining()
@@ -229,6 +227,7 @@ class Feed:
 
     def _beat(self) -> Beat:
         debugger, engine = self.debugger, self._thread.engine
+        stop = debugger.last_stop
         return Beat(
             epoch=self.header.epoch,
             seq=self._seq,
@@ -239,7 +238,7 @@ class Feed:
             idle=debugger.idle,
             lease=self.lease(),
             dropped=self.dropped,
-            stop=debugger.last_stop,
+            stop=stop and self._shown.stop(stop),
             breakpoints=tuple(breakpoint.info for breakpoint in debugger.breakpoints),
         )
 

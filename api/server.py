@@ -22,6 +22,7 @@ from .engine_thread import EngineThread
 from .feed import Feed
 from .patience import PatientProtocol
 from .serving import MAX_BODY, Serving
+from .shown import Shown, shown
 from .tool_template import check_parser
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class ServerSettings:
     """``model_name`` is what clients call the model; ``cors`` are the origins of web pages that may
     ask (``*``: any); ``drain`` are seconds that requests under way are given at the end. With
     ``record_to`` everything that the engine does is recorded, with ``debug`` viewers may watch it,
-    with ``debug_control`` stop it too."""
+    with ``debug_control`` stop it too. With ``debug_redact`` neither gets to see what was said."""
 
     host: str
     port: int
@@ -56,6 +57,7 @@ class ServerSettings:
     record_to: RecordTo | None = None
     debug: bool = False
     debug_control: bool = False
+    debug_redact: bool = False
 
 
 def serve(model: str, settings: ServerSettings, engine: dict[str, Any], progress: Progress) -> None:
@@ -84,14 +86,14 @@ def serve(model: str, settings: ServerSettings, engine: dict[str, Any], progress
             max_body=settings.max_body,
             tool_parser=settings.tool_parser,
         )
-        header = _header(llm)
+        seen = shown(serving.thread, _header(llm), llm.tokenizer, settings.debug_redact)
         if settings.debug:
-            watch(serving, header, settings.debug_control)
+            watch(serving, seen, settings.debug_control)
         gc.collect()
         gc.freeze()  # the model lives as long as the server: no collection need walk it
         _log_to_stderr()
         server = Server(serving, settings, banner(serving, settings, sock))
-        with _recording(settings.record_to, header, serving):
+        with _recording(settings.record_to, seen):
             try:
                 server.run([sock])
             except KeyboardInterrupt:  # the ordinary end, which uvicorn passes on when it is done
@@ -101,14 +103,13 @@ def serve(model: str, settings: ServerSettings, engine: dict[str, Any], progress
 
 
 @contextlib.contextmanager
-def _recording(record_to: RecordTo | None, header: Header, serving: Serving) -> Iterator[None]:
+def _recording(record_to: RecordTo | None, seen: Shown) -> Iterator[None]:
     """Everything that happens meanwhile is written to the file, if one is wanted."""
     if record_to is None:
         yield
         return
-    engine, state = serving.thread.engine, serving.thread.state
-    with record_to.open(header, serving.tokenizer, log.error) as writer:
-        engine.log.listen(lambda record: writer.write(record, state))
+    with record_to.open(seen.header, seen.speller, log.error) as writer:
+        seen.listen(lambda record: writer.write(record, seen.state))
         yield
 
 
@@ -118,9 +119,9 @@ def _header(llm: "LLM") -> Header:
     return new_header(engine.config, model, engine.clock(), llm.tokenizer)
 
 
-def watch(serving: Serving, header: Header, control: bool) -> None:
-    """Let viewers watch what the engine does, and with ``control`` stop it."""
-    feed = serving.feed = Feed(serving.thread, header, serving.tokenizer)
+def watch(serving: Serving, seen: Shown, control: bool) -> None:
+    """Let viewers watch ``seen``, what the engine does, and with ``control`` stop it."""
+    feed = serving.feed = Feed(serving.thread, seen)
     if control:
         serving.controls = Controls(serving.thread.debugger, feed.changed)
         feed.lease = serving.controls.lease
@@ -205,11 +206,12 @@ def banner(serving: Serving, settings: ServerSettings, sock: socket.socket) -> s
         f"  try      curl {url}/v1/chat/completions -H 'Content-Type: application/json'{key} "
         f'-d \'{{"messages": [{{"role": "user", "content": "Hello"}}]}}\'',
     ]
+    texts = "without texts" if settings.debug_redact else "prompts and answers included"
     if settings.record_to:
-        lines.append(f"  records  {settings.record_to.path}, prompts and answers included")
+        lines.append(f"  records  {settings.record_to.path}, {texts}")
     if settings.debug:
         how = " --control" if settings.debug_control else ""
-        lines.append(f"  watch    minisgl-tui attach {url}{how}, prompts and answers included")
+        lines.append(f"  watch    minisgl-tui attach {url}{how}, {texts}")
     if not settings.api_key and not is_loopback(settings.host):
         lines.append("  warning  anybody who reaches this address may use it: set --api-key")
     return "\n".join(lines)

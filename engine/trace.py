@@ -68,7 +68,8 @@ class ForkedFrom(msgspec.Struct, frozen=True):
 class Header(msgspec.Struct, frozen=True, kw_only=True, tag_field="k", tag="header"):
     """The first line. ``t0`` is the time of day in seconds since 1970 when the engine's clock said
     ``clock``. ``chat`` is what the model's chat template puts before and after a question, and
-    ``drops_first_space`` how the texts in the vocabulary are joined."""
+    ``drops_first_space`` how the texts in the vocabulary are joined. In a ``redacted`` run numbers
+    stand for tokens (`redact.py`)."""
 
     kind: str = KIND
     v: int = VERSION
@@ -81,6 +82,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True, tag_field="k", tag="head
     chat: tuple[str, str] = ("", "")
     drops_first_space: bool = False
     forked_from: ForkedFrom | None = None
+    redacted: bool = False
 
 
 class Vocab(msgspec.Struct, frozen=True, tag_field="k", tag="vocab", omit_defaults=True):

@@ -45,13 +45,15 @@ def add_key_flag(parser: Any) -> None:
 def _attach(args: argparse.Namespace) -> int:
     from .sources.http import HttpSource
 
-    source = HttpSource(args.url, args.api_key, record_to(args), _who() if args.control else "")
+    source = HttpSource(
+        args.url, args.api_key, record_to(args), viewer_name() if args.control else ""
+    )
     check_terminal("attach")
     check_keys()
     return show(source, args, keeps=True)
 
 
-def _who() -> str:
+def viewer_name() -> str:
     """What this viewer is called where others see it: ``anna@host:4711``."""
     try:
         user = getpass.getuser()

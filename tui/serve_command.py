@@ -19,6 +19,7 @@ from .engine_flags import (
     record_to,
 )
 from .progress import print_progress
+from .start import THEMES, add_look_flags
 
 EXTRA = {"fastapi", "httptools", "prometheus_client", "starlette", "uvicorn", "uvloop"}
 
@@ -94,8 +95,20 @@ def add_parser(commands: Any) -> None:
     watching.add_argument(
         "--debug-control", action="store_true", help="let it pause and step the engine too"
     )
+    watching.add_argument(
+        "--debug-redact",
+        action="store_true",
+        help="viewers and recordings get numbers for tokens, and no text of a prompt or an answer",
+    )
+    watching.add_argument(
+        "--tui",
+        action="store_true",
+        help="show it here as `attach --control` does; implies --debug and --debug-control",
+    )
+    watching.add_argument("--served", action="store_true", help=argparse.SUPPRESS)  # by served.py
     add_engine_flags(serve)
     add_record_flags(serve)
+    add_look_flags(serve)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -105,6 +118,12 @@ def run(args: argparse.Namespace) -> int:
     check_settings(engine)
     recording = record_to(args)
     model_store.check(args.model)
+    if args.tui:
+        from .served import end_with_input, serve_and_show
+
+        if not args.served:
+            return serve_and_show(args)
+        end_with_input()
     with needs_extra("serve"):
         from ..api.server import ServerSettings, serve
 
@@ -119,8 +138,9 @@ def run(args: argparse.Namespace) -> int:
         drain=args.drain,
         tool_parser=args.tool_parser,
         record_to=recording,
-        debug=args.debug,
-        debug_control=args.debug_control,
+        debug=args.debug or args.tui,
+        debug_control=args.debug_control or args.tui,
+        debug_redact=args.debug_redact,
     )
     serve(args.model, settings, engine, print_progress())
     return 0
@@ -146,8 +166,12 @@ def model_name(model: str) -> str:
 
 
 def _check(args: argparse.Namespace) -> None:
-    if args.debug_control and not args.debug:
+    if not args.tui and (args.ascii or args.theme != THEMES[0]):
+        raise UserError("--theme and --ascii are for the screens of --tui: add it")
+    if args.debug_control and not (args.debug or args.tui):
         raise UserError("--debug-control needs --debug: who may not watch cannot stop anything")
+    if args.debug_redact and not (args.debug or args.tui or args.record):
+        raise UserError("--debug-redact is for what --debug shows or --record writes: add one")
     for name, low, high in (
         ("port", 0, 65535),
         ("max_queued_requests", 0, 1_000_000),

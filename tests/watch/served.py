@@ -11,6 +11,7 @@ import httpx2
 from minisgl_tui.api.engine_thread import EngineThread
 from minisgl_tui.api.server import Server, ServerSettings, bind, watch
 from minisgl_tui.api.serving import Serving
+from minisgl_tui.api.shown import shown
 from minisgl_tui.engine.bench.paced import PacedRunner, paced_engine
 from minisgl_tui.engine.sampling import SamplingParams
 from minisgl_tui.engine.tokenizer import Tokenizer
@@ -68,6 +69,7 @@ def serve(
     step: float = 0.004,
     debug: bool = True,
     control: bool = True,
+    redact: bool = False,
     **settings: Any,
 ) -> Watched:
     engine = EngineThread(paced_engine(PacedRunner(step), 512), 1024)
@@ -76,7 +78,7 @@ def serve(
         header = new_header(
             engine.engine.config, Model("simulated"), engine.engine.clock(), tokenizer
         )
-        watch(serving, header, control)
+        watch(serving, shown(engine, header, tokenizer, redact), control)
     sock = bind(LOOPBACK, port)
     server = Server(serving, ServerSettings(LOOPBACK, port, "simulated", drain=0.2))
     thread = threading.Thread(target=server.run, args=([sock],), daemon=True)

@@ -9,6 +9,7 @@ import asyncio
 import threading
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from ...engine.conditions import parse
@@ -33,7 +34,7 @@ from .base import (
     Sink,
 )
 from .following import Following, Joined, Lost, News
-from .recorded import RecordedCodec
+from .recorded import NO_TEXTS, RecordedCodec
 from .server import DebugServer
 
 SILENT = 3.0  # seconds without a sign of life that are worth a word
@@ -193,6 +194,9 @@ class HttpSource:
             self._recording.begin(header, following.state, following.vocabulary)
             records_to = self._recording.paths[-1].name
         self._beat = None
+        origin = joined.origin
+        if header.redacted:
+            origin = replace(origin, note="; ".join(filter(None, (origin.note, NO_TEXTS))))
         self._sink.put(
             Ready(
                 header.config,
@@ -201,7 +205,7 @@ class HttpSource:
                 state=following.copy(),
                 records_to=records_to,
                 rate=None,
-                origin=joined.origin,
+                origin=origin,
             )
         )
 

@@ -18,16 +18,21 @@ from .base import Detokenizer, ModelInfo, Progress, Ready, Recording, Rejected, 
 from .debugged import Debugged
 from .reporter import Reporter
 
+NO_TEXTS = "prompts and answers are redacted: ▒ is a token"
+
 _TAIL = 8  # tokens of a prompt that may hold the first bytes of a character
+_REDACTED = Piece("▒", "▒".encode())
 
 
 class RecordedCodec:
-    """Texts of token ids by a recording's vocabulary; an id that it does not spell is ``⟨id⟩``."""
+    """Texts of token ids by a recording's vocabulary; an id that it does not spell is ``⟨id⟩``, and
+    any that is redacted ``▒``."""
 
     def __init__(self, header: Header, vocabulary: Mapping[int, Piece]) -> None:
         self._frame = header.chat
         self._drops_space = header.drops_first_space
         self._vocabulary = vocabulary
+        self._unspelled = (lambda token: _REDACTED) if header.redacted else unspelled
 
     def decode(self, ids: Sequence[int]) -> str:
         text = b"".join(map(self.raw, ids)).decode(errors="replace")
@@ -37,14 +42,14 @@ class RecordedCodec:
         return _Following(self, prompt)
 
     def token(self, token_id: int) -> str:
-        return (self._vocabulary.get(token_id) or unspelled(token_id)).text
+        return (self._vocabulary.get(token_id) or self._unspelled(token_id)).text
 
     def chat_frame(self) -> tuple[str, str]:
         return self._frame
 
     def raw(self, token_id: int) -> bytes:
         """The bytes that a token adds to a text."""
-        return (self._vocabulary.get(token_id) or unspelled(token_id)).raw
+        return (self._vocabulary.get(token_id) or self._unspelled(token_id)).raw
 
 
 def unspelled(token_id: int) -> Piece:
@@ -73,7 +78,9 @@ def ready(trace: Trace, look_at: Position | None = None) -> Ready:
     notes = [trace.cut] if trace.cut else []
     if skipped:
         notes.append(f"lines of a newer program were passed over: {', '.join(skipped)}")
-    if not vocabulary and len(trace.history):
+    if header.redacted:
+        notes.append(NO_TEXTS)
+    elif not vocabulary and len(trace.history):
         notes.append("it holds no texts, so token ids are shown")
     return Ready(
         header.config,
