@@ -5,18 +5,17 @@ counts the ends of events, nothing more, so that it is not what is measured.
 """
 
 import asyncio
-import json
 from collections.abc import Callable, Sequence
 from statistics import median
 from time import perf_counter
-from urllib.parse import urlsplit
 
 import msgspec
 
 from ..engine.bench.contention import Others
 from ..engine.bench.measures import RunFailed, percentile
-from ..engine.bench.paced import LETTERS, prompts, time_bare
+from ..engine.bench.paced import prompts, time_bare
 from ..engine.bench.report import DISTURBING, table
+from .load import Stream, address_of, post, run_streams
 from .simulated import SimulatedServer
 
 Progress = Callable[[str, float | None], None]
@@ -24,7 +23,6 @@ Progress = Callable[[str, float | None], None]
 STREAMS = (1, 8, 64, 256)
 TOKENS = 200  # of a stream; at least two for each that starts before it
 _SHORT_REQUESTS = 400  # for requests a second
-_EVENT_END, _LAST = b"}\n\n", b"[DONE]"
 
 
 class Row(msgspec.Struct, kw_only=True):
@@ -79,9 +77,9 @@ def measure(
             progress(f"{count} streams", index / len(streams))
             tokens = max(TOKENS, 2 * count)
             asyncio.run(
-                _streams(paced.url, count, tokens // 10)
+                run_streams(paced.url, count, tokens // 10)
             )  # connections, memory, first calls
-            asyncio.run(_streams(fast.url, count, tokens // 10))
+            asyncio.run(run_streams(fast.url, count, tokens // 10))
             runs = [_run(paced, fast, count, tokens, step_seconds) for _ in range(repeats)]
             rows.append(
                 Row(
@@ -104,10 +102,10 @@ def _run(
 ) -> Row:
     bare = time_bare(step, streams, tokens)
     before = paced.ask()
-    clients = asyncio.run(_streams(paced.url, streams, tokens))
+    clients = asyncio.run(run_streams(paced.url, streams, tokens))
     after = paced.ask()
     delays = [delay for client in clients for delay in client.delays(dict(after.steps))]
-    fastest = asyncio.run(_streams(fast.url, streams, tokens))
+    fastest = asyncio.run(run_streams(fast.url, streams, tokens))
     seconds = max(one.times[-1] for one in fastest) - min(one.asked for one in fastest)
     return Row(
         streams=streams,
@@ -162,78 +160,7 @@ def show(overhead: Overhead) -> str:
     return text
 
 
-# --- the client ----------------------------------------------------------------------------------
-
-
-class _Stream(asyncio.Protocol):
-    """Sends one request; notes when, and when each event of its answer came."""
-
-    def __init__(self, request: bytes, done: "asyncio.Future[None]") -> None:
-        self.asked = 0.0
-        self.times: list[float] = []
-        self._request = request
-        self._done = done
-        self._first = b""  # all that came up to the first event
-        self._tail = b""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.WriteTransport)
-        self._transport = transport
-
-    def ask(self) -> None:
-        self.asked = perf_counter()
-        self._transport.write(self._request)
-
-    def close(self) -> None:
-        self._transport.close()
-
-    def data_received(self, data: bytes) -> None:
-        if not self.times:
-            self._first += data
-        text = self._tail + data
-        self.times += [perf_counter()] * (text.count(_EVENT_END) - self._tail.count(_EVENT_END))
-        if _LAST in text and not self._done.done():
-            self._done.set_result(None)
-        self._tail = text[1 - len(_LAST) :]  # with the next data it may hold one of the two
-
-    def delays(self, ended: dict[int, float]) -> list[float]:
-        """Seconds from the end of the forward pass that gave a token until it was here.
-
-        The first token's letter tells its step, and each step gives one more.
-        """
-        letter = self._first.split(b'"text":"', 1)[1][0]
-        steps = [step for step, at in ended.items() if at <= self.times[0]]
-        first = max(step for step in steps if LETTERS[step % len(LETTERS)] == letter)
-        return [at - ended[step] for step, at in enumerate(self.times, start=first)]
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if not self._done.done():
-            self._done.set_exception(RunFailed("the server closed a connection in mid-answer"))
-
-
-async def _streams(url: str, streams: int, tokens: int) -> list[_Stream]:
-    """``streams`` answers of ``tokens`` tokens, asked for together."""
-    host, port = _address(url)
-    loop = asyncio.get_running_loop()
-    waiting: list[asyncio.Future[None]] = []
-    clients: list[_Stream] = []
-    for prompt in prompts(streams):
-        waiting.append(loop.create_future())
-        body = {"prompt": prompt, "max_tokens": tokens, "ignore_eos": True, "stream": True}
-        clients.append(_Stream(_post(host, body), waiting[-1]))
-        await loop.create_connection(lambda: clients[-1], host, port)
-    for client in clients:
-        client.ask()
-    await asyncio.gather(*waiting)
-    for client in clients:
-        client.close()
-    if any(len(client.times) != tokens for client in clients):
-        counts = sorted({len(client.times) for client in clients})
-        raise RunFailed(f"streams of {tokens} tokens had {counts} events")
-    return clients
-
-
-def _step_of(clients: list[_Stream]) -> float:
+def _step_of(clients: list[Stream]) -> float:
     """Seconds of a step while all of them get tokens: from when the last has its first token to
     when the first has its last."""
     began = max(client.times[0] for client in clients)
@@ -246,7 +173,7 @@ def _step_of(clients: list[_Stream]) -> float:
 
 async def _requests_per_second(url: str, connections: int) -> float:
     """Plain answers of one token, over ``connections`` that are kept open."""
-    host, port = _address(url)
+    host, port = address_of(url)
     left = iter(prompts(max(_SHORT_REQUESTS, 4 * connections)))
     count = 0
 
@@ -254,7 +181,7 @@ async def _requests_per_second(url: str, connections: int) -> float:
         nonlocal count
         reader, writer = await asyncio.open_connection(host, port)
         for prompt in left:
-            writer.write(_post(host, {"prompt": prompt, "max_tokens": 1, "ignore_eos": True}))
+            writer.write(post(host, {"prompt": prompt, "max_tokens": 1, "ignore_eos": True}))
             head = await reader.readuntil(b"\r\n\r\n")
             length = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
             await reader.readexactly(length)
@@ -268,18 +195,3 @@ async def _requests_per_second(url: str, connections: int) -> float:
         for _ in range(connections):
             tasks.create_task(ask())
     return count / (perf_counter() - began)
-
-
-def _post(host: str, body: dict[str, object]) -> bytes:
-    content = json.dumps(body).encode()
-    head = (
-        f"POST /v1/completions HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
-        f"Content-Length: {len(content)}\r\n\r\n"
-    )
-    return head.encode() + content
-
-
-def _address(url: str) -> tuple[str, int]:
-    parts = urlsplit(url)
-    assert parts.hostname and parts.port
-    return parts.hostname, parts.port

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 from minisgl_tui.api import overhead
 from minisgl_tui.api.engine_thread import Generation, Update
+from minisgl_tui.api.load import Stream, run_streams
 from minisgl_tui.api.simulated import SimulatedServer, byte_tokenizer
 from minisgl_tui.engine.bench.measures import RunFailed
 from minisgl_tui.engine.bench.paced import PacedRunner, paced_engine, time_bare
@@ -61,7 +62,7 @@ async def test_what_holds_tokens_up_shows_in_their_delay(
     paced: Live, runner: PacedRunner, monkeypatch: pytest.MonkeyPatch
 ):
     async def shortest() -> float:
-        clients = await overhead._streams(paced.url, 2, 20)
+        clients = await run_streams(paced.url, 2, 20)
         ended = dict(runner.ends)
         return min(delay for client in clients for delay in client.delays(ended))
 
@@ -87,13 +88,13 @@ async def test_a_stream_with_too_few_events_is_no_measurement(
 
     monkeypatch.setattr(Generation, "put", lossy)
     with pytest.raises(RunFailed, match=r"streams of 8 tokens had \[7\] events"):
-        await overhead._streams(paced.url, 1, 8)
+        await run_streams(paced.url, 1, 8)
 
 
 @pytest.mark.parametrize("cut", range(1, 25))
 async def test_events_are_counted_once_wherever_the_network_cuts_them(cut: int):
     done = asyncio.get_running_loop().create_future()
-    stream = overhead._Stream(b"", done)
+    stream = Stream(b"", done)
     data = b'9\r\ndata: {"a": {}}\n\n\r\n9\r\ndata: {}\n\ndata: {"b"}\n\n\r\ndata: [DONE]'
     for start in range(0, len(data), cut):
         assert not done.done()

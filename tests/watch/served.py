@@ -13,11 +13,12 @@ from minisgl_tui.api.server import Server, ServerSettings, bind, watch
 from minisgl_tui.api.serving import Serving
 from minisgl_tui.api.shown import shown
 from minisgl_tui.engine.bench.paced import PacedRunner, paced_engine
+from minisgl_tui.engine.engine import Engine
 from minisgl_tui.engine.sampling import SamplingParams
 from minisgl_tui.engine.tokenizer import Tokenizer
 from minisgl_tui.engine.trace import Model, new_header
 
-LOOPBACK = "127.0.0.1"
+LOOPBACK, MODEL = "127.0.0.1", "simulated"
 
 
 @dataclass
@@ -66,21 +67,26 @@ def serve(
     tokenizer: Tokenizer,
     port: int = 0,
     *,
+    engine: Engine | None = None,
     step: float = 0.004,
     debug: bool = True,
     control: bool = True,
     redact: bool = False,
     **settings: Any,
 ) -> Watched:
-    engine = EngineThread(paced_engine(PacedRunner(step), 512), 1024)
-    serving = Serving("simulated", tokenizer, SamplingParams(), engine, **settings)
+    """Serves ``engine``, or else a model that computes nothing in ``step`` seconds."""
+    engine = engine or paced_engine(PacedRunner(step), 512)
+    thread = EngineThread(engine, 1024)
+    serving = Serving(MODEL, tokenizer, SamplingParams(), thread, **settings)
     if debug:
-        header = new_header(
-            engine.engine.config, Model("simulated"), engine.engine.clock(), tokenizer
-        )
-        watch(serving, shown(engine, header, tokenizer, redact), control)
+        header = new_header(engine.config, Model(MODEL), engine.clock(), tokenizer)
+        watch(serving, shown(thread, header, tokenizer, redact), control)
     sock = bind(LOOPBACK, port)
-    server = Server(serving, ServerSettings(LOOPBACK, port, "simulated", drain=0.2))
+    server = Server(serving, ServerSettings(LOOPBACK, port, MODEL, drain=0.2))
+    return _started(server, serving, sock)
+
+
+def _started(server: Server, serving: Serving, sock: socket.socket) -> Watched:
     thread = threading.Thread(target=server.run, args=([sock],), daemon=True)
     thread.start()
     for _ in range(1000):
