@@ -1,6 +1,6 @@
 """A server on the model that computes nothing (`engine.bench.paced`), in a process of its own.
 
-started as    python -m minisgl_tui.api.simulated STEP_SECONDS NUM_BLOCKS
+started as    python -m minisgl_tui.api.simulated STEP_SECONDS NUM_BLOCKS [debug]
 says          {"url": "http://127.0.0.1:41234"}   once it listens
 reads         any line                            until its input ends, and so does it
 says          {"cpu": 1.25}                       seconds of processor time so far
@@ -21,9 +21,11 @@ from ..engine.bench.measures import RunFailed
 from ..engine.bench.paced import MOST_STREAMS, NUM_BLOCKS, PacedRunner, paced_engine
 from ..engine.sampling import SamplingParams
 from ..engine.tokenizer import Tokenizer, byte_of_character
+from ..engine.trace import Model, new_header
 from .engine_thread import EngineThread
-from .server import Server, ServerSettings, bind
+from .server import Server, ServerSettings, bind, watch
 from .serving import Serving
+from .shown import shown
 
 HOST, MODEL = "127.0.0.1", "simulated"
 _PATIENCE = 10.0  # seconds to end by itself
@@ -39,12 +41,15 @@ class Said(msgspec.Struct):
 
 
 class SimulatedServer:
-    """The server, as a process to ask. Use as a context manager; RunFailed where it does not
-    start."""
+    """The server, as a process to ask; with ``debug`` it may be watched. Use as a context manager;
+    RunFailed where it does not start."""
 
-    def __init__(self, step_seconds: float, num_blocks: int = NUM_BLOCKS) -> None:
+    def __init__(
+        self, step_seconds: float, num_blocks: int = NUM_BLOCKS, debug: bool = False
+    ) -> None:
+        settings = [str(step_seconds), str(num_blocks), *(["debug"] if debug else [])]
         self._process = subprocess.Popen(
-            [sys.executable, "-m", __name__, str(step_seconds), str(num_blocks)],
+            [sys.executable, "-m", __name__, *settings],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -79,12 +84,16 @@ class SimulatedServer:
         return line
 
 
-def main(step_seconds: float, num_blocks: int) -> None:
+def main(step_seconds: float, num_blocks: int, debug: bool = False) -> None:
     with tempfile.TemporaryDirectory(prefix="minisgl-tui-") as directory:
         tokenizer = byte_tokenizer(Path(directory))
     runner = PacedRunner(step_seconds)
     thread = EngineThread(paced_engine(runner, num_blocks), MOST_STREAMS)
     serving = Serving(MODEL, tokenizer, SamplingParams(), thread)
+    if debug:
+        config, clock = thread.engine.config, thread.engine.clock
+        header = new_header(config, Model(MODEL), clock(), tokenizer)
+        watch(serving, shown(thread, header, tokenizer, redact=False), control=False)
     settings = ServerSettings(HOST, 0, MODEL, drain=0)
     with bind(HOST, 0) as sock:
         listening = json.dumps({"url": f"http://{HOST}:{sock.getsockname()[1]}"})
@@ -119,4 +128,4 @@ def byte_tokenizer(directory: Path) -> Tokenizer:
 
 
 if __name__ == "__main__":
-    main(float(sys.argv[1]), int(sys.argv[2]))
+    main(float(sys.argv[1]), int(sys.argv[2]), sys.argv[3:] == ["debug"])

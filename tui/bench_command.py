@@ -40,7 +40,7 @@ _VOCABULARY, _CONTEXT = 49_152, 1 << 20  # of a server that says nothing about i
 CORE_FLAGS = ("running", "nodes", "blocks")
 URL_FLAGS = ("api_key", "concurrency", "request_rate", "timeout", "tokenizer", "text")
 OFFLINE_FLAGS = ("threads", "peer")
-OVERHEAD_FLAGS = ("streams", "step_ms")
+SERVER_FLAGS = ("streams", "step_ms")
 
 
 def add_parser(commands: Any) -> None:
@@ -49,7 +49,8 @@ def add_parser(commands: Any) -> None:
         help="measure the engine, another one beside it, or a server",
         description="Measure a model on this machine; with --url a server; with --core the "
         "scheduler and the cache alone; with --overhead our server's own cost; with "
-        "--tui the debugger's screens; with --seek what going through a recording costs.",
+        "--watch what being watched costs it; with --tui the debugger's screens; with --seek what "
+        "going through a recording costs.",
     )
     bench.set_defaults(command=run)
     bench.add_argument(
@@ -87,17 +88,22 @@ def add_parser(commands: Any) -> None:
     core.add_argument("--nodes", type=int, metavar="N", help="nodes in the tree (default: 10000)")
     core.add_argument("--blocks", type=int, metavar="N", help="in the pool (default: 100000)")
     core.add_argument("--steps", type=int, metavar="N", help="of --seek (default: 100000)")
-    overhead = bench.add_argument_group("our HTTP server beside the bare engine")
-    overhead.add_argument("--overhead", action="store_true", help="with a model of no cost")
-    overhead.add_argument(
+    ours = bench.add_argument_group("our HTTP server beside the bare engine, or unwatched")
+    ours.add_argument("--overhead", action="store_true", help="with a model of no cost")
+    ours.add_argument("--watch", action="store_true", help="what viewers cost it, with --model")
+    ours.add_argument(
         "--streams",
         type=int,
         action="append",
         metavar="N",
-        help="at a time; may be given again (default: 1, 8, 64 and 256)",
+        help="at a time; may be given again for --overhead (default: 1, 8, 64 and 256; 64 for "
+        "--watch)",
     )
-    overhead.add_argument(
-        "--step-ms", type=float, metavar="T", help="time that a step takes (default: 5)"
+    ours.add_argument(
+        "--step-ms",
+        type=float,
+        metavar="T",
+        help="time that a step takes (default: 5; for --watch: of the model)",
     )
     add_engine_flags(bench)
 
@@ -127,13 +133,13 @@ def _add_url_flags(flags: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the benchmark that the flags ask for; returns the exit code."""
-    kinds = ("core", "overhead", "tui", "seek", "url")
+    kinds = ("core", "overhead", "watch", "tui", "seek", "url")
     chosen = [f"--{name}" for name in kinds if getattr(args, name)]
     if len(chosen) > 1:
         raise UserError(f"{' and '.join(chosen)} are benchmarks apart; give one of them")
     modelless = (*ENGINE_FLAGS, *URL_FLAGS, *OFFLINE_FLAGS, "model", "workload")
-    if not args.overhead:
-        _refuse(args, OVERHEAD_FLAGS, "only for --overhead; add that or leave it out")
+    if not (args.overhead or args.watch):
+        _refuse(args, SERVER_FLAGS, "only for --overhead and --watch; add one of them")
     if args.core:
         unused = (name for name in (*modelless, "repeats") if name not in POLICY_FLAGS)
         _refuse(args, unused, "not for --core, which runs no model; leave it out")
@@ -156,6 +162,10 @@ def run(args: argparse.Namespace) -> int:
             if args.overhead:
                 _refuse(args, modelless, "not for --overhead, which runs no model; leave it out")
                 return _bench_overhead(args, repeats)
+            if args.watch:
+                unused = (name for name in modelless if name != "model")
+                _refuse(args, unused, "not for --watch; leave it out")
+                return _bench_watch(args)
             if args.url:
                 _refuse(
                     args,
@@ -333,6 +343,45 @@ def _bench_overhead(args: argparse.Namespace, repeats: int) -> int:
     with progress_bar() as progress:
         results = measure(
             streams or STREAMS, step_seconds=step_ms / 1e3, repeats=repeats, progress=progress
+        )
+    _print(results, show(results), args.json)
+    return 0
+
+
+def _bench_watch(args: argparse.Namespace) -> int:
+    with needs_extra("--watch"):
+        from ..api.simulated import SimulatedServer
+        from ..api.watch_cost import REPEATS, STREAMS, measure, show
+    from .served import PROGRAM, ServerProcess
+
+    if len(args.streams or ()) > 1:
+        raise UserError("--streams may be given once for --watch")
+    streams = _whole(args.streams[0] if args.streams else None, STREAMS, _MAX_STREAMS, "--streams")
+    step_ms = _positive(args.step_ms, "--step-ms", 1000)
+    if step_ms:
+        _refuse(args, ("model",), "not with --step-ms, which runs no model; leave it out")
+    model = args.model or DEFAULT_MODEL
+    model_store.check(model)
+
+    @contextmanager
+    def serve(debug: bool) -> Iterator[str]:
+        if step_ms:
+            with SimulatedServer(step_ms / 1e3, debug=debug) as simulated:
+                yield simulated.url
+            return
+        words = ["serve", "--model", model, "--port", "0", *(["--debug"] if debug else [])]
+        with ServerProcess(words) as process:
+            yield process.listening()
+
+    with progress_bar() as progress:
+        if not step_ms:
+            model_store.resolve(model, progress)
+        results = measure(
+            serve,
+            [*PROGRAM, "record"],
+            streams=streams,
+            repeats=_whole(args.repeats, REPEATS, _MAX_REPEATS, "--repeats"),
+            progress=progress,
         )
     _print(results, show(results), args.json)
     return 0

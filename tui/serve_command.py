@@ -118,7 +118,7 @@ def run(args: argparse.Namespace) -> int:
     check_settings(engine)
     recording = record_to(args)
     model_store.check(args.model)
-    if args.tui:
+    if args.tui or args.served:
         from .served import end_with_input, serve_and_show
 
         if not args.served:

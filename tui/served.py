@@ -19,13 +19,14 @@ from pathlib import Path
 from typing import IO
 
 from ..engine import model_store
+from ..engine.errors import UserError
 from .attach_command import viewer_name
 from .progress import print_progress
 from .start import check_keys, show
 from .terminal import check_terminal
 
 CRASHED = 1
-_PROGRAM = f"{__package__}.cli"
+PROGRAM = (sys.executable, "-m", f"{__package__}.cli")
 _LAST_LINES = 20
 _URL = re.compile(r" at (http://\S+)/v1$")
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}
@@ -38,37 +39,36 @@ def serve_and_show(args: argparse.Namespace) -> int:
     progress = print_progress()
     model_store.resolve(args.model, progress)  # a download is better watched here
     progress("starting the server", None)
-    with _Server(args.words) as server:
+    with ServerProcess(args.words) as server:
         print("\r\x1b[K", end="", file=sys.stderr, flush=True)
-        if server.url is None:
-            return server.failed()
+        url = server.listening()
         from .sources.http import HttpSource
 
-        source = HttpSource(server.url, args.api_key, holder=viewer_name())
+        source = HttpSource(url, args.api_key, holder=viewer_name())
         code = show(source, args, keeps=True)
-        if not server.runs:
-            return server.failed()
+        server.check()
         if code == CRASHED:
             print(
-                f"the server goes on at {server.url}; `minisgl-tui attach {server.url} --control` "
+                f"the server goes on at {url}; `minisgl-tui attach {url} --control` "
                 "watches it again, ctrl-c ends it",
                 file=sys.stderr,
             )
             with suppress(KeyboardInterrupt):
                 server.wait()
+        print("ending the server; ctrl-c does not wait for its requests", file=sys.stderr)
         server.end()
         return code
 
 
-class _Server:
-    """The process. Use as a context manager: at its end none is left. ``url`` is None if it did
-    not come to listen."""
+class ServerProcess:
+    """A process that runs ``words``, which begin with ``serve``. Use as a context manager: at its
+    end none is left."""
 
     def __init__(self, words: Sequence[str]) -> None:
         log, name = tempfile.mkstemp(".log", "minisgl-tui-serve-")
         self._log = Path(name)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", _PROGRAM, *words, "--served"],
+            [*PROGRAM, *words, "--served"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -76,40 +76,44 @@ class _Server:
             start_new_session=True,  # the signals of this terminal are for the screens
         )
         os.close(log)
-        self.url: str | None = None
+        self._url: str | None = None
 
-    def __enter__(self) -> "_Server":
+    def __enter__(self) -> "ServerProcess":
         assert self._process.stdout
-        self.url = _listening(self._process.stdout)
+        self._url = _listening(self._process.stdout)
         return self
 
     def __exit__(self, *exc: object) -> None:
         self.end()
         self._log.unlink(missing_ok=True)
 
-    @property
-    def runs(self) -> bool:
-        return self._process.poll() is None
-
     def wait(self) -> None:
         self._process.wait()
 
-    def failed(self) -> int:
-        """Say what it said last, now that it is gone; gives its exit code."""
-        code = self._process.wait()
-        lines = self._log.read_text(errors="replace").splitlines()
-        print("\n".join(lines[-_LAST_LINES:]), file=sys.stderr)
+    def listening(self) -> str:
+        """Its address, as it can be asked from here. Raises UserError if it does not listen."""
+        if self._url is None:
+            self._process.wait()
+            self.check()
+        assert self._url
+        return self._url
+
+    def check(self) -> None:
+        """Raises UserError, with what the server said last, if it has ended."""
+        code = self._process.poll()
+        if code is None:
+            return
+        lines = self._log.read_text(errors="replace").splitlines()[-_LAST_LINES:]
         if code < 0:
-            print(f"the server was ended by signal {-code}", file=sys.stderr)
-        return code if code > 0 else CRASHED
+            lines.append(f"the server was ended by signal {-code}")
+        raise UserError("\n".join(lines).removeprefix("minisgl-tui: "))
 
     def end(self) -> None:
         """Have it end as a signal would, and wait; ctrl-c meanwhile does not wait."""
-        if not self.runs:
+        if self._process.poll() is not None:
             return
-        print("ending the server; ctrl-c does not wait for its requests", file=sys.stderr)
         self._process.send_signal(signal.SIGINT)
-        while self.runs:
+        while self._process.poll() is None:
             try:
                 self._process.wait()
             except KeyboardInterrupt:
