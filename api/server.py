@@ -93,6 +93,7 @@ def serve(model: str, settings: ServerSettings, engine: dict[str, Any], progress
         gc.freeze()  # the model lives as long as the server: no collection need walk it
         _log_to_stderr()
         server = Server(serving, settings, banner(serving, settings, sock))
+        progress("", None)
         with _recording(settings.record_to, seen):
             try:
                 server.run([sock])

@@ -395,8 +395,7 @@ def _bench_tui(args: argparse.Namespace) -> int:
 
     progress = print_progress()
     results = measure(**_sizes(args), progress=lambda stage: progress(stage, None))
-    if sys.stderr.isatty():
-        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+    progress("", None)
     _print(results, show(results), args.json)
     return 0
 
@@ -432,8 +431,7 @@ def _bench_core(args: argparse.Namespace) -> int:
 
     progress = print_progress()
     results = measure(**sizes, progress=lambda stage: progress(stage, None))
-    if sys.stderr.isatty():
-        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+    progress("", None)
     if args.json:
         print(json.dumps(results))
     else:

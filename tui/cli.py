@@ -121,8 +121,10 @@ def _list_models(args: argparse.Namespace) -> int:
 
 
 def _pull_model(args: argparse.Namespace) -> int:
-    path = model_store.pull(args.name, print_progress())
-    print(f"\r\x1b[K{args.name}: {path}" if sys.stderr.isatty() else f"{args.name}: {path}")
+    progress = print_progress()
+    path = model_store.pull(args.name, progress)
+    progress("", None)
+    print(f"{args.name}: {path}")
     return 0
 
 

@@ -8,7 +8,8 @@ ShowProgress = Callable[[str, float | None], None]
 
 
 def print_progress() -> ShowProgress:
-    """One line on stderr: rewritten on a terminal, one a stage elsewhere."""
+    """One line on stderr: rewritten on a terminal, one a stage elsewhere. The stage ``""`` is the
+    end, and leaves nothing on a terminal."""
     last = ""
 
     def show(stage: str, fraction: float | None) -> None:
@@ -16,7 +17,7 @@ def print_progress() -> ShowProgress:
         if sys.stderr.isatty():
             percent = "" if fraction is None else f" {fraction:4.0%}"
             print(f"\r\x1b[K{stage}{percent}", end="", file=sys.stderr, flush=True)
-        elif stage != last:
+        elif stage and stage != last:
             print(stage, file=sys.stderr, flush=True)
         last = stage
 

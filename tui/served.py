@@ -40,7 +40,7 @@ def serve_and_show(args: argparse.Namespace) -> int:
     model_store.resolve(args.model, progress)  # a download is better watched here
     progress("starting the server", None)
     with ServerProcess(args.words) as server:
-        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+        progress("", None)
         url = server.listening()
         from .sources.http import HttpSource
 
