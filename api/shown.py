@@ -33,5 +33,5 @@ def shown(thread: EngineThread, header: Header, speller: Speller | None, redact:
         return Shown(header, speller, thread.state, log.listen, lambda stop: stop)
     redactor = Redactor(thread.engine.config)
     log.listen(redactor)
-    header = replace(header, redacted=True)
+    header = replace(header, redacted=True, config=redactor.config)
     return Shown(header, None, redactor.state, redactor.listen, redacted_stop)

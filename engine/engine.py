@@ -26,7 +26,7 @@ from .events import (
 from .interrupts import Interrupts
 from .plan import Plan, Row, Runner, StepOutput
 from .policies import make_policies
-from .request import FinishReason, Request, Status
+from .request import TIMED_OUT, FinishReason, Request, Status
 from .sampling import SamplingParams
 from .scheduler import Scheduler
 from .state import EngineState
@@ -326,7 +326,7 @@ class Engine:
                 self.scheduler.finish(
                     request,
                     FinishReason.ABORT,
-                    f"timed out after {timeout:g} s with {len(request.output)} tokens generated",
+                    f"{TIMED_OUT} after {timeout:g} s with {len(request.output)} tokens generated",
                 )
 
     def _commit(self, plan: Plan, output: StepOutput) -> None:

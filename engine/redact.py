@@ -16,7 +16,8 @@ from msgspec.structs import replace
 from . import events as ev
 from .config import EngineConfig
 from .events import AnyEvent, StepRecord
-from .sampling import Grammar, SamplingParams
+from .request import TIMED_OUT
+from .sampling import LARGEST, Grammar, SamplingParams
 from .state import EngineState
 from .stops import Stopped
 
@@ -25,10 +26,12 @@ REDACTED = "(redacted)"
 
 class Redactor:
     """Hears every record of an engine from its first on, and hands what may be shown of it on to
-    those who `listen`. ``state`` is the picture that comes of that."""
+    those who `listen`. ``state`` is the picture that comes of that, and ``config`` what it says
+    of the engine."""
 
     def __init__(self, config: EngineConfig) -> None:
-        self.state = EngineState(config)
+        self.config = replace(config, vocab_size=0)  # what stands for tokens is beyond any
+        self.state = EngineState(self.config)
         self._secret = token_bytes(32)
         self._listeners: list[ev.Listener] = []
 
@@ -84,7 +87,7 @@ class Redactor:
 
     def _number(self, *parts: object) -> int:
         digest = blake2b(repr(parts).encode(), key=self._secret, digest_size=4).digest()
-        return int.from_bytes(digest, "little")
+        return int.from_bytes(digest, "little") & LARGEST
 
     def _name(self, salt: str) -> str:
         """What stands for ``salt``, which may be a secret of whoever sent it."""
@@ -108,7 +111,8 @@ def without_texts(event: AnyEvent) -> AnyEvent:
     if isinstance(event, ev.Extended):
         return replace(event, tokens=[])
     if isinstance(event, ev.Finished) and event.message:
-        return replace(event, message=REDACTED)
+        kept = event.message.startswith(TIMED_OUT)
+        return event if kept else replace(event, message=REDACTED)
     if isinstance(event, ev.StepFailed):
         return replace(event, error=REDACTED)
     return event

@@ -8,6 +8,8 @@ from enum import StrEnum
 
 from .sampling import SamplingParams, TokenLogprobs
 
+TIMED_OUT = "timed out"  # how the message of a request begins that had no more time
+
 
 class Status(StrEnum):
     """``WAITING → PREFILLING → DECODING → FINISHED``, and ``PREEMPTED`` back to the queue."""

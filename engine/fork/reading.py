@@ -12,7 +12,7 @@ import msgspec
 from .. import events as ev
 from ..errors import UserError
 from ..history import History
-from ..request import FinishReason
+from ..request import TIMED_OUT, FinishReason
 from ..sampling import SamplingParams, TokenLogprobs
 from ..state import EngineState
 from .costs import FREE, Pace, StepCosts, StepLoad, fit, load_of
@@ -25,7 +25,9 @@ ShowProgress = Callable[[str, float | None], object]
 
 
 class Answer(msgspec.Struct):
-    """What is known of a request's output, and how it ended: ``""`` if it never did.
+    """What is known of a request's output, and how it ended: ``""`` if it never did. Its last token
+    ``ends`` it if the engine saw to that, which it may have no other way to know: numbers stand for
+    the tokens of a redacted run.
 
     ``logprobs`` are those of the last tokens, if they were recorded, packed by `add`.
     """
@@ -33,6 +35,7 @@ class Answer(msgspec.Struct):
     tokens: list[int]
     timeout: float | None
     reason: str = ""
+    ends: bool = False
     logprobs: list[bytes] = []
 
     def add(self, token: int, logprobs: TokenLogprobs | None) -> None:
@@ -204,8 +207,10 @@ def _take(record: ev.StepRecord, number: int, found: Recorded) -> None:
             for req, token, scores in zip(event.reqs, event.tokens, logprobs, strict=True):
                 answers[req].add(token, scores)
         elif isinstance(event, ev.Finished):
-            answers[event.req].reason = event.reason
-            timed_out = event.message.startswith("timed out")
+            answer = answers[event.req]
+            answer.reason = event.reason
+            answer.ends = ended_by_engine and event.reason == FinishReason.STOP
+            timed_out = event.message.startswith(TIMED_OUT)
             left = event.reason in (FinishReason.ABORT, FinishReason.STOP)
             if left and not (stepped and ended_by_engine):
                 found.happenings.append(

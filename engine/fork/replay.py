@@ -108,9 +108,12 @@ class RecordedRunner(Runner):
         return found if any(found) else ()
 
     def _token(self, request: Request) -> int:
-        known = self._recorded.answers[request.id].tokens
+        answer = self._recorded.answers[request.id]
+        known = answer.tokens
         at = len(request.tokens) - request.prompt_len
         if at < len(known):
+            if answer.ends and at == len(known) - 1:
+                request.ends |= {known[at]}
             return known[at]
         if self.step is None:
             end_as_recorded(self.engine, request.id, self._recorded.answers[request.id])

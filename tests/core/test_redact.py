@@ -5,7 +5,10 @@ import re
 import msgspec
 import pytest
 from helpers import Bench
+from minisgl_tui.engine.config import EngineConfig
 from minisgl_tui.engine.events import Finished, Sampled, StepFailed, StepRecord, Submitted
+from minisgl_tui.engine.fork import Changes, fork
+from minisgl_tui.engine.history import History
 from minisgl_tui.engine.quantities import kind_of
 from minisgl_tui.engine.redact import Redactor, redacted_stop
 from minisgl_tui.engine.sampling import Grammar, SamplingParams, TokenLogprobs
@@ -134,3 +137,29 @@ def test_two_processes_give_a_token_two_numbers() -> None:
     bench.finish()
     (one, _), (two, _) = (redacted(bench.records, bench.state) for _ in range(2))
     assert one.requests[0].tokens != two.requests[0].tokens
+
+
+@pytest.mark.parametrize("first", range(0, 60, 20))
+def test_a_redacted_recording_can_be_forked(first: int) -> None:
+    """Unchanged it repeats itself, and with less room it comes to what the whole one comes to."""
+    for seed in range(first, first + 20):
+        load = run_load(seed)
+        if not load.engine.step_count:
+            continue
+        state, records = redacted(load.records, load.state)
+        bare, whole = history_of(records, state.config), history_of(load.records, load.config)
+        same = fork(bare, bare.start, Changes())
+        assert same.diverged is None
+        fewer = Changes(num_blocks=max(1, load.config.num_blocks - 1), eviction_policy="fifo")
+        one, other = fork(whole, whole.start, fewer), fork(bare, bare.start, fewer)
+        assert one.diverged == other.diverged
+        assert one.figures.all() == other.figures.all(), seed
+
+
+def history_of(records: list[StepRecord], config: EngineConfig) -> History:
+    state = EngineState(config)
+    history = History.live(state)
+    for record in records:
+        state.apply(record)
+        history.append(record, state)
+    return history
