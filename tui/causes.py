@@ -15,16 +15,18 @@ from ..engine.chronicle import Chronicle, Kind
 from ..engine.events import Position
 from ..engine.history import History
 from ..engine.request import Status
-from ..engine.snapshot import NodeState, RequestState
+from ..engine.snapshot import NodeState, RequestState, RowState
 from ..engine.state import ROOT, EngineState
 from .changes import describe
 from .explain import supply
+from .figures import duration
 from .selection import Target, names, node_holders
 from .text import plural
 
 SHOWN_HOLDERS = 4
 SHOWN_CHANGES = 4
 SHOWN_TOKENS = 12  # of a run that is quoted
+SHOWN_BEFORE = 8  # tokens that two prompts share, quoted in front of where they part
 
 TokenText = Callable[[Sequence[int]], str]
 
@@ -57,6 +59,11 @@ class Record:
     def state_before(self, position: Position) -> EngineState:
         """The same without the event at ``position``."""
         return self.state_at(self._past.before(position) or self._past.start)
+
+    def state_at_step_before(self, position: Position) -> EngineState | None:
+        """The state at the end of the step before that of ``position``, if there is one."""
+        before = self._past.step_before(position)
+        return self.state_at(before) if before else None
 
     def event_at(self, position: Position) -> ev.AnyEvent:
         if position not in self._events:
@@ -102,6 +109,7 @@ class _Inquiry:
             return
         if request.status is Status.FINISHED:
             yield from self._quote(0, self._last("request", id, ev.Finished), me)
+            yield from self._last_preemption(request)
         elif request.status in (Status.WAITING, Status.PREEMPTED):
             yield from self._waiting(state, request)
         else:
@@ -147,12 +155,8 @@ class _Inquiry:
             yield from self._holders(depth, state)
             yield from self._earliest_end(depth, state)
         elif deferred.why == "no_budget":
-            spent = [row for row in state.rows if row.req != deferred.req]
-            spent.sort(key=lambda row: -row.count)
-            for row in spent[:SHOWN_HOLDERS]:
-                what = "a decode" if row.decode else f"chunk {row.chunk} of its prefill"
-                took = f"#{row.req} took {plural(row.count, 'token')} of {self._budget(state)}"
-                yield Cause(depth, f"{took}: {what}.", None, Target("request", row.req))
+            others = [row for row in state.rows if row.req != deferred.req]
+            yield from self._spenders(depth, state, others)
         elif deferred.why == "max_running":
             limit = plural(len(state.running), "request")
             yield Cause(depth, f"{limit} run, as many as --max-running-requests lets.")
@@ -162,8 +166,14 @@ class _Inquiry:
                     at = self._last("request", note.req, ev.Preempted, of=note.req)
                     yield from self._quote(depth, at, Target("request", note.req))
 
-    def _budget(self, state: EngineState) -> str:
-        return f"the {state.config.max_batch_tokens} that a step has"
+    def _spenders(self, depth: int, state: EngineState, rows: list[RowState]) -> Iterator[Cause]:
+        """Who took most of the step's budget, of those in ``rows``."""
+        budget = f"the {state.config.max_batch_tokens} that a step has"
+        for row in sorted(rows, key=lambda row: -row.count)[:SHOWN_HOLDERS]:
+            what = "a decode" if row.decode else f"chunk {row.chunk} of its prefill"
+            took = f"#{row.req} took {plural(row.count, 'token')} of {budget}"
+            at = None if row.decode else self._last("request", row.req, ev.Scheduled)
+            yield Cause(depth, f"{took}: {what}.", at, Target("request", row.req))
 
     def _running(self, state: EngineState, request: RequestState) -> Iterator[Cause]:
         me = Target("request", request.id)
@@ -177,6 +187,21 @@ class _Inquiry:
                 starved = self._last("request", request.id, ev.Starved)
                 yield from self._quote(1, starved, me)
         yield from self._quote(1, admitted, me)
+        yield from self._step_time(1, state)
+        yield from self._last_preemption(request)
+
+    def _step_time(self, depth: int, state: EngineState) -> Iterator[Cause]:
+        """What the step took that has just ended, and for what; beside it the one before."""
+        if not state.timings or state.now < state.out_at:
+            return  # its end is not looked at
+        prefills = [row for row in state.rows if not row.decode]
+        yield Cause(depth, f"{_took(state)}.")
+        yield from self._spenders(depth + 1, state, prefills)
+        before = self._record.state_at_step_before(self._here)
+        if prefills and before and before.rows:
+            yield Cause(depth + 1, f"{_took(before)}.")
+
+    def _last_preemption(self, request: RequestState) -> Iterator[Cause]:
         if request.preemptions:
             lost = self._last("request", request.id, ev.Preempted, of=request.id)
             yield from self._preemption(1, lost)
@@ -288,10 +313,12 @@ class _Inquiry:
         """The first token at which the nearest cached prefix differs."""
         first = hit + common
         mine, theirs = tokens[first : first + SHOWN_TOKENS], near.tokens[common:][:SHOWN_TOKENS]
+        shared = tokens[max(0, first - SHOWN_BEFORE) : first]
+        after = f"after “{self._text(shared)}” " if shared else ""
         yield Cause(
             1,
-            f"The nearest cached prefix differs at token {first}: this has “{self._text(mine)}”, "
-            f"node {near.id} has “{self._text(theirs)}”.",
+            f"The nearest cached prefix differs at token {first}: {after}this has "
+            f"“{self._text(mine)}”, node {near.id} has “{self._text(theirs)}”.",
             self._first("node", near.id),
             Target("node", near.id),
         )
@@ -431,6 +458,16 @@ def sentence(event: ev.AnyEvent) -> str:
     """Any event in a sentence: a decision with its reason, a change with what changed."""
     words = describe(event).sentence
     return f"{words[0].upper()}{words[1:]}" + ("" if words.endswith(".") else ".")
+
+
+def _took(state: EngineState) -> str:
+    """How long the latest step took, and for what."""
+    decodes = sum(row.decode for row in state.rows)
+    prefill = sum(row.count for row in state.rows if not row.decode)
+    parts = [plural(prefill, "prefill token")] if prefill else []
+    parts += [plural(decodes, "decode")] if decodes else []
+    load = " and ".join(parts) or "no tokens"
+    return f"Step {state.step} took {duration(state.step_seconds)} for {load}"
 
 
 def supply_of(state: EngineState) -> str:

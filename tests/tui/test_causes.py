@@ -11,6 +11,7 @@ from minisgl_tui.engine.history import History
 from minisgl_tui.engine.sampling import SamplingParams
 from minisgl_tui.engine.state import EngineState
 from minisgl_tui.tui.causes import Cause, Record, why
+from minisgl_tui.tui.figures import duration
 from minisgl_tui.tui.selection import Kind, Target
 from test_oracle import run_load
 
@@ -77,7 +78,7 @@ def test_a_timestamp_at_the_beginning_is_named_as_what_broke_the_prefix() -> Non
     said = lines(asked(run, "request", 1))
     assert "4 of the 28 tokens of its prompt came from the cache." in said or "None of" in said
     assert "The nearest cached prefix differs at token" in said
-    assert "this has “01 now." in said and "has “00 now." in said
+    assert "after “Time 12:” this has “01 now." in said and "has “00 now." in said
     assert "blocks are shared whole" in said
     assert "a prefix ends where it first differs" in said
 
@@ -146,6 +147,36 @@ def test_a_victim_is_told_for_whom_and_by_which_rule() -> None:
     assert f"#{event.req} preempted for #{event.for_req}" in said
     assert f"chosen among {event.among} by the policy newest: the one that arrived last" in said
     assert "24 of 24 blocks are held: free 0 + evictable 0." in said
+
+
+def test_one_who_was_preempted_is_told_so_when_it_has_ended() -> None:
+    run = recorded(CONFIG, list(QUESTIONS * 2))
+    end = run[1].state_at(run[1].end)
+    victim = next(r for r in end.requests.values() if r.preemptions)
+    assert f"#{victim.id} preempted" in lines(asked(run, "request", victim.id))
+
+
+def test_a_step_is_told_with_its_time_its_prefill_and_the_step_before() -> None:
+    session = make_session(ROOMY)
+    records: list[StepRecord] = []
+    session.engine.log.listen(records.append)
+    params = SamplingParams(temperature=0, max_tokens=24)
+    for prompt, steps in ((QUESTIONS[0], 4), (QUESTIONS[2], 1)):
+        session.engine.submit(session.codec.encode_chat(prompt, ""), params)
+        for _ in range(steps):
+            session.engine.step()
+    run = session, Recorded(ROOMY, records)
+    said = lines(asked(run, "request", 0))
+    step = run[1].state_at(run[1].end)
+    count = next(row.count for row in step.rows if not row.decode)
+    assert (
+        f"Step 5 took {duration(step.step_seconds)} for {count} prefill tokens and 1 decode."
+        in (said)
+    )
+    assert f"#1 took {count} tokens of the 20 that a step has: chunk 1 of its prefill." in said
+    assert "Step 4 took " in said and " for 1 decode." in said
+    within = run[1].find(ev.Decoding)  # nothing is known yet of how long this step will take
+    assert " took " not in lines(asked(run, "request", 0, within))
 
 
 def test_before_it_came_and_before_the_record() -> None:
