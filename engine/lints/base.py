@@ -23,7 +23,8 @@ MAX_FINDINGS = 100  # kept for each lint; the one not raised for longest makes r
 class Finding(msgspec.Struct):
     """``sentence`` is about the latest time, in step ``step``; ``count`` says how often so far.
 
-    ``entity`` is what it is about: ``request 7``, or a thing there is one of (``engine``).
+    ``entity`` is what it is about: ``request 7``, or a thing there is one of (``engine``). ``req``
+    is the request that was hit the latest time, -1 if it was none in particular.
     """
 
     lint: str
@@ -31,6 +32,7 @@ class Finding(msgspec.Struct):
     sentence: str
     step: int
     count: int = 1
+    req: int = -1
 
 
 class Lint:
@@ -51,16 +53,16 @@ class Lint:
         """One line for ``count`` entities with a finding."""
         raise NotImplementedError
 
-    def warn(self, entity: str, sentence: str, step: int) -> None:
+    def warn(self, entity: str, sentence: str, step: int, req: int = -1) -> None:
         """Leave a finding, or raise the one there is."""
         finding = self.found.pop(entity, None)
         if finding is None:
             self.entities += 1
-            finding = Finding(self.name, entity, sentence, step)
+            finding = Finding(self.name, entity, sentence, step, req=req)
             if len(self.found) >= MAX_FINDINGS:
                 del self.found[next(iter(self.found))]
         else:
-            finding.sentence, finding.step = sentence, step
+            finding.sentence, finding.step, finding.req = sentence, step, req
             finding.count += 1
         self.found[entity] = finding
 

@@ -67,6 +67,7 @@ class PreemptionThrash(Lint):
             f"{counted(victim.lost, 'computed token')}{again if victim.found_again else ''}: "
             "raise --num-blocks, lower --max-running-requests, or try --admission-policy reserve",
             state.step,
+            e.req,
         )
 
     def _finished(self, e: ev.Finished, state: EngineState) -> None:
@@ -128,6 +129,7 @@ class PrefillStallsDecode(Lint):
             f"instead of {milliseconds(usual)}: lower --max-batch-tokens (now "
             f"{state.config.max_batch_tokens}) for smaller chunks",
             record.step,
+            req,
         )
 
     hears: ClassVar[Hears] = {
@@ -185,7 +187,7 @@ class BudgetUnused(Lint):
         self._streak += 1
         self._unused += self._left
         if self._streak % UNUSED_STEPS == 0:
-            self.warn(head.why, self._sentence(head, budget), record.step)
+            self.warn(head.why, self._sentence(head, budget), record.step, head.req)
 
     def _sentence(self, head: ev.Deferred, budget: int) -> str:
         whole = self._streak * budget

@@ -88,6 +88,7 @@ class EvictedThenRecomputed(Lint):
             f"--num-blocks (now {state.config.num_blocks}), or try another --eviction-policy or "
             "--schedule-policy",
             state.step,
+            req,
         )
 
     def _split(self, e: ev.Split, state: EngineState) -> None:

@@ -90,7 +90,8 @@ class NearMiss(Lint):
         self._cost[family] = self._cost.pop(family, 0) + lost
         if len(self._cost) > MAX_FINDINGS:
             del self._cost[next(iter(self._cost))]
-        self.warn(f"request {family}", self._sentence(e.req, stretch, lost), state.step)
+        sentence = self._sentence(e.req, stretch, lost)
+        self.warn(f"request {family}", sentence, state.step, e.req)
 
     def _finished(self, e: ev.Finished, state: EngineState) -> None:
         self._pending.pop(e.req, None)

@@ -325,6 +325,7 @@ def test_a_date_in_the_system_prompt_is_told_with_its_place_and_its_price() -> N
     ]
     bench.run([*GREETING, 2, 1, 7, *SYSTEM, 4])
     assert bench.found[0][2] == 2
+    assert bench.lints.findings()[0].req == 3  # who missed it, not who was first
     assert "requests 2 and 3 differ at position 10 (token 1, then 2)" in bench.found[0][1]
     assert "202 of them were computed again, 402 in all" in bench.found[0][1]
 

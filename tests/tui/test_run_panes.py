@@ -379,11 +379,17 @@ def test_findings_are_counted_at_the_top_and_their_request_can_be_selected() -> 
     order = [text.index(summary) for summary in store.lints.summaries().values()]
     assert order == sorted(order)
     targets = {view.target(i) for i in range(view.items)} - {None}
-    assert targets == {
-        Target("request", int(f.entity.split()[1]))
-        for f in findings
-        if f.entity.startswith("request ")
-    }
+    assert targets == {Target("request", f.req) for f in findings if f.req >= 0}
+
+
+async def test_enter_on_a_finding_goes_to_the_step_and_the_request_it_is_of() -> None:
+    async with running(MEDIUM, make_source(CONFIG, tokens=60)) as it:
+        await it.step(40)
+        finding = next(lint for lint in it.store.lints.lints if lint.found)
+        latest = list(finding.found.values())[-1]
+        await it.press("9", "enter")  # on the summary, the first line that is no heading
+        assert it.store.state.step == latest.step < 40
+        assert it.store.selected == Target("request", latest.req)
 
 
 # --- all of them ---------------------------------------------------------------------------------

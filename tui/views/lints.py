@@ -6,6 +6,7 @@ been seen, whichever step is looked at, and say which step they are of.
 
 from functools import lru_cache
 
+from ...engine.events import Position
 from ...engine.lints import Finding
 from ..selection import Target
 from ..store import Store
@@ -15,12 +16,13 @@ from .base import View, heading
 
 class LintsView(View):
     name = "Lints"
-    about = "what goes badly and what to try, the worst first"
+    about = "what goes badly and what to try, the worst first; enter goes to where it was found"
 
     def update(self, store: Store, width: int, height: int) -> None:
         lints = store.lints
         self._lines: list[Line] = []
         keys: list[Target | None] = []
+        places: list[Position | None] = []
         for lint in lints.lints:
             if not lint.found:
                 continue
@@ -28,27 +30,34 @@ class LintsView(View):
             self._lines.append(
                 [("⚠ ", "warn"), (clip(lint.summary(lint.entities), width - 2), "strong")]
             )
-            keys += [None, None]
-            for finding in reversed(lint.found.values()):
+            findings = list(reversed(lint.found.values()))
+            keys += [None, _target(findings[0])]
+            places += [None, store.past.end_of_step(findings[0].step)]
+            for finding in findings:
                 lines = _sentence(finding.sentence, _lead(finding), width)
                 self._lines += lines
-                keys += [target_of(finding)] * len(lines)
-        self.keys = keys
+                keys += [_target(finding)] * len(lines)
+                places += [store.past.end_of_step(finding.step)] * len(lines)
+        self.keys, self._places = keys, places
         count = len(lints.findings())
         self.subtitle = plural(count, "finding") if count else "nothing found"
+        if store.newest < store.past.end:
+            self.subtitle += f" up to step {store.newest.step} of {store.last_step}"
         self.header = [] if keys else _nothing(store, width)
 
     def line(self, i: int) -> Line:
         return self._lines[i]
 
+    def place(self, item: int) -> Position | None:
+        """The end of the step in which it was found the latest time."""
+        return self._places[item] if 0 <= item < len(self._places) else None
+
     def rests(self, item: int) -> bool:
         return 0 <= item < len(self.keys) and self._lines[item][0][1] != "faint"
 
 
-def target_of(finding: Finding) -> Target | None:
-    """The request that it is about; lints on the whole engine are about none."""
-    kind, _, number = finding.entity.partition(" ")
-    return Target("request", int(number)) if kind == "request" and number.isdigit() else None
+def _target(finding: Finding) -> Target | None:
+    return Target("request", finding.req) if finding.req >= 0 else None
 
 
 def _lead(finding: Finding) -> str:
