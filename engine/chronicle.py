@@ -209,6 +209,11 @@ def touched(event: ev.AnyEvent) -> Touched:
     return _TOUCHES[type(event)](event) if type(event) in _TOUCHES else ()
 
 
+def touches(event: ev.AnyEvent, kind: Kind, id: int) -> bool:
+    """Whether ``event`` is listed under that one."""
+    return any(kind == listed and id in ids for listed, ids in touched(event))
+
+
 _TOUCHES: dict[type, Callable[[Any], Touched]] = {
     ev.Submitted: _request,
     ev.Refused: _refused,

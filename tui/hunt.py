@@ -1,16 +1,17 @@
-"""Where in the record of a run breakpoints would have stopped it, forwards or backwards.
+"""Going over the record of a run for a place in it: where breakpoints would have stopped, forwards
+or backwards, and where something is touched that no index knows of yet.
 
-A hunt goes over the record a little at a time, so that the screens stay alive, and says how far it
+Either goes over the record a little at a time, so that the screens stay alive, and says how far it
 has come. Breakpoints that only log are not hunted for, and their counts of ignored hits are those
 of the run, not of a hunt.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ..engine.breakpoints import Breakpoint, Breakpoints
 from ..engine.conditions import parse
-from ..engine.events import Position
+from ..engine.events import AnyEvent, Position
 from ..engine.history import History
 from ..engine.stops import Stop
 
@@ -78,6 +79,46 @@ class Hunt:
         self._next = first
         self.at = self._past.position_after(first)
         return self.found is not None
+
+
+class Search:
+    """The next event after ``start`` that ``fits``, or the last one before it if ``back``, among
+    the records from number ``first`` on. `go_on` and ``found`` as with a `Hunt`."""
+
+    def __init__(
+        self,
+        past: History,
+        start: Position,
+        fits: Callable[[AnyEvent], bool],
+        back: bool,
+        first: int,
+    ) -> None:
+        self.found: Position | None = None
+        self.at = start
+        self._past = past
+        self._start = start
+        self._fits = fits
+        self._back = back
+        here = past.records_until(start)
+        numbers = range(first, here) if back else range(max(first, here - 1), len(past))
+        self._numbers = iter(reversed(numbers) if back else numbers)
+
+    def go_on(self, seconds: float) -> bool:
+        """Look for about so long; true when there is nothing left to do."""
+        deadline = time.perf_counter() + seconds
+        for number in self._numbers:
+            record = self._past.record(number)
+            places = (record.position(i) for i, e in enumerate(record.events) if self._fits(e))
+            if self._back:
+                self.found = max((at for at in places if at < self._start), default=None)
+            else:
+                self.found = min((at for at in places if at > self._start), default=None)
+            self.at = self._past.position_after(number)
+            if self.found is not None:
+                return True
+            if time.perf_counter() > deadline:
+                return False
+        return True
 
 
 def _place(stop: Stop) -> Position:

@@ -1,13 +1,14 @@
-"""Hunting for stops in a record, beside a list of all of them."""
+"""Hunting for stops and for events in a record, beside a list of all of them."""
 
 import pytest
 from minisgl_tui.engine.breakpoints import Breakpoint, Breakpoints
+from minisgl_tui.engine.chronicle import ALL, Chronicle, touches
 from minisgl_tui.engine.conditions import parse
 from minisgl_tui.engine.events import Position
 from minisgl_tui.engine.history import History
 from minisgl_tui.engine.state import EngineState
 from minisgl_tui.tui import hunt
-from minisgl_tui.tui.hunt import Hunt
+from minisgl_tui.tui.hunt import Hunt, Search
 from test_oracle import Load, run_load
 
 CONDITIONS = ["ev == 'preempted'", "free < 2", "ev == 'finished' and req == 2", "running > 3"]
@@ -50,4 +51,22 @@ def test_it_finds_the_next_and_the_one_before(
         assert hunted(past, here, conditions, False) == next((p for p in stops if p > here), None)
         before = [p for p in stops if p < here]
         assert hunted(past, here, conditions, True) == (before[-1] if before else None)
+        here = past.after(here)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_search_finds_what_the_index_would_if_it_knew_the_records(seed: int) -> None:
+    load = run_load(seed)
+    past, state = kept(load), EngineState(load.config)
+    chronicle = Chronicle(state)
+    for record in load.records:
+        state.apply(record)
+        chronicle.apply(record, state)
+    here: Position | None = past.start
+    while here is not None:
+        for back, known in ((False, chronicle.after), (True, chronicle.before)):
+            search = Search(past, here, lambda e: touches(e, "notable", ALL), back, 0)
+            while not search.go_on(0.0):
+                pass
+            assert search.found == known("notable", ALL, here)
         here = past.after(here)

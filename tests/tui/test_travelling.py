@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 from minisgl_tui.engine import events as ev
+from minisgl_tui.engine.chronicle import ALL, touches
 from minisgl_tui.engine.playback import Playback
+from minisgl_tui.tui.selection import Target
 from minisgl_tui.tui.sources.recorded import RecordedSource
 
 from .pilot import MEDIUM, NARROW, Driver, running
@@ -191,3 +193,33 @@ async def test_a_recording_is_gone_through_in_both_directions(tmp_path: Path) ->
         await on.press("L")
         assert on.store.position == live.past.end
         assert on.store.state.digest() == live.now.digest()
+
+
+async def test_trouble_is_found_in_a_recording_before_it_is_read_and_selected(
+    tmp_path: Path,
+) -> None:
+    record_toy(tmp_path / "run.mtrace")
+    async with running(MEDIUM, RecordedSource(tmp_path / "run.mtrace")) as on:
+        await on.until(lambda: len(on.store.state.waiting) == 4)
+        past = on.store.past
+        finds = [
+            record.position(index)
+            for record in past.records()
+            for index, event in enumerate(record.events)
+            if touches(event, "notable", ALL)
+        ]
+        for found in finds[:3]:
+            await on.press("right_square_bracket")
+            await on.until(lambda found=found: on.store.position == found)
+        await on.press(":", *"goto 1", "enter")
+        victim = next(at for at in finds if isinstance(past.event(at), ev.Preempted))
+        while on.store.position != victim:
+            await on.press("right_square_bracket")
+        event = past.event(victim)
+        assert isinstance(event, ev.Preempted)
+        assert on.main.pane.target == Target("request", event.req) == on.store.selected
+        await on.press("L", "right_square_bracket")
+        assert on.store.position == past.end
+        assert any("was preempted, evicted or refused after this" in t for t in on.toasts())
+        await on.press("left_square_bracket")
+        await on.until(lambda: on.store.position == finds[-1])

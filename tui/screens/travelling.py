@@ -8,16 +8,17 @@ from collections.abc import Callable
 
 from textual.timer import Timer
 
-from ...engine.chronicle import ALL
+from ...engine.chronicle import ALL, Kind, touches
 from ...engine.errors import UserError
 from ...engine.events import Position
 from ...engine.positions import parse
 from ..diff import differences
-from ..hunt import Hunt
+from ..hunt import Hunt, Search
 from ..selection import Target
 from ..sources.base import Source
 from ..store import Store
 from ..views.causes import CausesView
+from ..views.events import about
 from ..views.why import WhyView
 from ..widgets.pane import Pane
 from .commanding import Commanding
@@ -41,7 +42,8 @@ class Travelling(Commanding):
         self._player: Timer | None = None
         self._due = 0.0  # steps to show, as a fraction
         self._hunter: Timer | None = None
-        self._hunt: Hunt | None = None
+        self._hunt: Hunt | Search | None = None
+        self._arrive: Callable[[], None] = lambda: None  # when the hunt is over
         self._asked: tuple[Target, Position] | None = None  # why, before it is known
         self._causes, self._decisions = CausesView(), WhyView()
 
@@ -101,20 +103,38 @@ class Travelling(Commanding):
         if target is None:
             self.notify("select a request, node or block first", severity="warning", timeout=3)
             return
-        chronicle = self.store.chronicle
-        find = chronicle.after if by > 0 else chronicle.before
-        when = "after" if by > 0 else "before"
-        nothing = f"nothing touched {target.kind} {target.id} {when} this"
-        self._stepped(lambda here: find(target.kind, target.id, here), nothing)
+        nothing = (
+            f"nothing touched {target.kind} {target.id} {'after' if by > 0 else 'before'} this"
+        )
+        self._to_event(target.kind, target.id, by, lambda found: self.go(found, nothing))
 
     def action_notable(self, by: int) -> None:
-        """To the next or last preemption, eviction, refusal or failure."""
-        chronicle = self.store.chronicle
-        find = chronicle.after if by > 0 else chronicle.before
-        nothing = (
-            f"nothing was preempted, evicted or refused {'after' if by > 0 else 'before'} this"
-        )
-        self._stepped(lambda here: find("notable", ALL, here), nothing)
+        """To the next or last preemption, eviction, refusal or failure, and to whom it was."""
+        when = "after" if by > 0 else "before"
+
+        def arrive(found: Position | None) -> None:
+            self.go(found, f"nothing was preempted, evicted or refused {when} this")
+            event = self.store.past.event(found) if found else None
+            if event is not None:
+                self.select(about(event, self.store.state))
+                self.pane.reveal()
+
+        self._to_event("notable", ALL, by, arrive)
+
+    def _to_event(
+        self, kind: Kind, id: int, by: int, arrive: Callable[[Position | None], None]
+    ) -> None:
+        """Find the next event that touched this, or the last one, and ``arrive`` there: by the
+        index, and among records that have not come in yet by looking at each."""
+        self.stay()
+        store, here, back = self.store, self.store.position, by < 0
+        known = (store.chronicle.before if back else store.chronicle.after)(kind, id, here)
+        first = store.past.records_until(store.newest)  # of those that have not come in
+        if first == len(store.past) or (known is not None and not back):
+            arrive(known)
+            return
+        search = Search(store.past, here, lambda event: touches(event, kind, id), back, first)
+        self._begin(search, lambda: arrive(search.found or known))
 
     def action_other_run(self, by: int) -> None:
         """To the run before this one, or after it."""
@@ -173,7 +193,12 @@ class Travelling(Commanding):
         if not conditions:
             self.go(store.past.start if back else store.past.end)
             return
-        self._hunt = Hunt(store.past, store.position, conditions, back)
+        hunt = Hunt(store.past, store.position, conditions, back)
+        self._begin(hunt, lambda: self._stopped(hunt))
+
+    def _begin(self, hunt: Hunt | Search, arrive: Callable[[], None]) -> None:
+        """Go on with ``hunt`` until it is over, then ``arrive``."""
+        self._hunt, self._arrive = hunt, arrive
         self._hunter = self.set_interval(_TICK, self._hunt_on)
         self._hunt_on()
 
@@ -181,11 +206,16 @@ class Travelling(Commanding):
         hunt = self._hunt
         if hunt is None:
             return
-        if not hunt.go_on(_TURN):
-            self.store.hunting = f"looking for the next stop: {hunt.at} · any move ends it"
+        if hunt.go_on(_TURN):
+            self.stay()
+            self._arrive()
+        else:
+            what = "stop" if isinstance(hunt, Hunt) else "event"
+            self.store.hunting = f"looking for the next {what}: {hunt.at} · any move ends it"
             self.sync()
-            return
-        self.stay()
+
+    def _stopped(self, hunt: Hunt) -> None:
+        """Show what ``hunt`` has found."""
         if hunt.found is not None:
             self.go(Position(hunt.found.step, hunt.found.index))
             self.tell(hunt.found.text)
