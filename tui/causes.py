@@ -131,9 +131,11 @@ class _Inquiry:
         if deferred and deferred.why == "preempting" and self._preempted_now(state, request):
             return
         if deferred is None:
-            looked = request.submitted_step < state.step
             words = "No step has looked at it yet"
-            yield Cause(1, f"{'Nobody was deferred in this step' if looked else words}.")
+            if request.submitted_step < state.step:
+                within = " so far" if _goes_on(state) else ""
+                words = f"Nobody was deferred in this step{within}"
+            yield Cause(1, f"{words}.")
             return
         at = self._last("request", deferred.req, ev.Deferred)
         first, depth = Target("request", deferred.req), 1
@@ -192,8 +194,8 @@ class _Inquiry:
 
     def _step_time(self, depth: int, state: EngineState) -> Iterator[Cause]:
         """What the step took that has just ended, and for what; beside it the one before."""
-        if not state.timings or state.now < state.out_at:
-            return  # its end is not looked at
+        if not state.timings or _goes_on(state):
+            return
         prefills = [row for row in state.rows if not row.decode]
         yield Cause(depth, f"{_took(state)}.")
         yield from self._spenders(depth + 1, state, prefills)
@@ -458,6 +460,11 @@ def sentence(event: ev.AnyEvent) -> str:
     """Any event in a sentence: a decision with its reason, a change with what changed."""
     words = describe(event).sentence
     return f"{words[0].upper()}{words[1:]}" + ("" if words.endswith(".") else ".")
+
+
+def _goes_on(state: EngineState) -> bool:
+    """Whether there is more to come of the step that is looked at."""
+    return state.now < state.out_at
 
 
 def _took(state: EngineState) -> str:
