@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from minisgl_tui.demos.pictures import PICTURES, draw
 from minisgl_tui.engine import events as ev
 from minisgl_tui.engine.trace_file import Trace
 from minisgl_tui.tui.cli import main
@@ -110,6 +111,17 @@ async def test_a_long_prefill_stalls_decodes_until_the_budget_cuts_it(
     assert cured["answered_to_the_end"] == (7, 7)
     assert cured["prefill_tokens_computed"] == (1075, 1075)
     assert cured["steps"] == (48, 48)
+
+
+async def test_the_pictures_show_what_they_are_of(recordings: Path) -> None:
+    file = record("preemption-storm", recordings)
+    for name, words in (
+        ("why", "#15 waits to be readmitted"),
+        ("timeline", "16 requests · 1 step"),
+    ):
+        picture = next(p for p in PICTURES if p.name == name)
+        assert picture.demo == "preemption-storm"
+        assert words in (await draw(picture, file)).replace("&#160;", " ")
 
 
 def longest_chunk_beside_decodes(file: Path) -> int:
