@@ -86,10 +86,11 @@ class Serving:
         return min(left, left if default is None else default) if asked is None else asked
 
     def _too_long(self, prompt: int, asked: int, param: str) -> ApiError:
+        code = "context_length_exceeded"  # in the text too: LangChain looks for it there
         wanted = f"{prompt + asked} tokens ({prompt} in the {param}, {asked} in the completion)"
         return bad_request(
             f"This model's maximum context length is {self.context} tokens. However, you requested "
-            f"{wanted}. Please reduce the length of the {param} or completion.",
+            f"{wanted}. Please reduce the length of the {param} or completion ({code}).",
             param,
-            "context_length_exceeded",
+            code,
         )

@@ -248,6 +248,7 @@ def test_a_prompt_beyond_the_context_is_refused_with_the_numbers(smollm: Live):
     with pytest.raises(openai.BadRequestError, match=r"maximum context length is 8192.*9000") as e:
         create(model="smollm2-135m", prompt=[5] * 9000, max_tokens=0)
     assert e.value.code == "context_length_exceeded"
+    assert "context_length_exceeded" in str(e.value)  # where LangChain finds it
     with pytest.raises(openai.BadRequestError, match=r"\(3 in the prompt, 8190 in the"):
         create(model="smollm2-135m", prompt=[5] * 3, max_tokens=8190)
 
