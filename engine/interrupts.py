@@ -1,4 +1,4 @@
-"""Ctrl-C between two changes, never in the middle of one.
+"""Ctrl-C between two changes, never in the middle of one; and a SIGTERM that is one.
 
 Python raises KeyboardInterrupt at any instruction of the main thread. In the middle of moving a
 block from one owner to another that would lose the block, so the engine puts it off to the end of
@@ -56,3 +56,21 @@ class Interrupts:
     def _let_through(self) -> None:
         self._open = self._waiting = False  # what follows is bookkeeping again
         raise KeyboardInterrupt
+
+
+@contextmanager
+def ends_in_order() -> Iterator[None]:
+    """A SIGTERM meanwhile unwinds as ctrl-c does, so that files come to their end, with the exit
+    code that shells give for it. In other threads there is nothing to unwind."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def unwind(signum: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + signum)
+
+    before = signal.signal(signal.SIGTERM, unwind)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

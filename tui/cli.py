@@ -13,6 +13,7 @@ from typing import Any
 
 from ..engine import model_store
 from ..engine.errors import UserError
+from ..engine.interrupts import ends_in_order
 from . import (
     attach_command,
     bench_command,
@@ -40,7 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(words)
     try:
         args.words = words
-        return args.command(args)
+        with ends_in_order():
+            return args.command(args)
     except UserError as error:
         print(f"minisgl-tui: {error}", file=sys.stderr)
         return USAGE_ERROR

@@ -265,8 +265,8 @@ async def test_32_streams_each_end_whole_or_with_an_error_when_the_server_is_ter
             await until(lambda: begun == 32, 60)
             one.process.send_signal(signal.SIGTERM)
             ends = await asyncio.gather(*streams)
-        assert set(ends) == {"length", "shutting_down"}
-        assert one.process.wait(20) == -signal.SIGTERM
+        assert "shutting_down" in ends and set(ends) <= {"length", "shutting_down"}
+        assert one.process.wait(20) == 128 + signal.SIGTERM
         assert "Traceback" not in one.said()
 
 

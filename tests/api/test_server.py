@@ -13,6 +13,7 @@ import pytest
 from minisgl_tui.api.server import ServerSettings, banner, bind, is_loopback
 from minisgl_tui.engine.errors import UserError
 from minisgl_tui.engine.events import Submitted
+from minisgl_tui.engine.trace_file import Trace
 from minisgl_tui.tui.serve_command import model_name
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -97,7 +98,9 @@ def test_a_model_is_found_by_its_name_with_slashes(tiny_model: Path):
 def test_the_log_has_numbers_and_no_texts(tiny: Live, caplog: pytest.LogCaptureFixture):
     logging.getLogger("minisgl_tui.api").propagate = True
     with caplog.at_level(logging.INFO, "minisgl_tui.api"):
-        answer = tiny.post(TEXT, prompt="a-secret", max_tokens=3, ignore_eos=True, spelt_rong=1)
+        answer = tiny.post(
+            TEXT, prompt="a-secret", max_tokens=3, ignore_eos=True, **{"spelt_rong\nGET /": 1}
+        )
         tiny.get("/nothing%0aPOST")
         tiny.get("/health")
         assert answer.status_code == 200
@@ -107,7 +110,7 @@ def test_the_log_has_numbers_and_no_texts(tiny: Live, caplog: pytest.LogCaptureF
     first, second = caplog.messages
     assert first.startswith("POST /v1/completions 200")
     assert "8 tokens in (" in first and "cached), 3 out" in first
-    assert "unknown fields: spelt_rong" in first
+    assert first.endswith("unknown fields: spelt_rong\\nGET /")  # one line, whatever it is
     assert answer.json()["id"] in first
     assert "secret" not in first and answer.json()["choices"][0]["text"] not in first
     assert second.startswith("GET /nothing%0aPOST 404")
@@ -205,9 +208,12 @@ def test_a_model_is_called_by_its_name_not_its_path(tmp_path: Path):
 # --- the end -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 0), (signal.SIGTERM, -15)])
-def test_a_signal_lets_what_runs_finish(tiny_model: Path, number: int, code: int):
-    with served(tiny_model, "--dtype", "float32") as one:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 0), (signal.SIGTERM, 143)])
+def test_a_signal_lets_what_runs_finish_and_its_recording_end(
+    tiny_model: Path, tmp_path: Path, number: int, code: int
+):
+    file = tmp_path / "all.mtrace.gz"
+    with served(tiny_model, "--dtype", "float32", "--record", str(file)) as one:
         body = {"prompt": "x", "max_tokens": 300, "ignore_eos": True, "stream": True}
         with httpx2.stream("POST", one.url + TEXT, json=body, timeout=60) as answer:
             lines = answer.iter_lines()
@@ -218,6 +224,10 @@ def test_a_signal_lets_what_runs_finish(tiny_model: Path, number: int, code: int
         assert '"finish_reason":"length"' in rest[-2]
         assert one.process.wait(20) == code
         assert "Traceback" not in one.said()
+    trace = Trace.open(file)
+    (request,) = trace.history.state_at(trace.history.end).requests.values()
+    assert not trace.cut and request.finish_reason == "length"
+    assert file.stat().st_mode & 0o777 == 0o600
 
 
 def test_what_is_not_done_in_time_ends_with_an_error(tiny_model: Path):
