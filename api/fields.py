@@ -5,7 +5,7 @@
 
 import re
 from collections.abc import Mapping
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import inspect
@@ -15,58 +15,12 @@ from ..engine.models.fields import shown
 from ..engine.sampling import SamplingParams
 from .constraints import grammar_of
 from .errors import ApiError, bad_request
+from .not_here import NOT_HERE, NotHere
 from .protocol import GenerateRequest, SamplingRequest
 
 R = TypeVar("R", bound=msgspec.Struct)
 
 
-class NotHere(NamedTuple):
-    """A field that nothing here does: the values that ask for nothing, and what else to do."""
-
-    neutral: tuple[Any, ...] = ()
-    instead: str = "leave it out"
-
-
-# Fields that clients of OpenAI, vLLM and SGLang know and nothing here does, each with the values
-# that ask for nothing: those are taken.
-NOT_HERE: dict[str, tuple[Any, ...]] = {
-    "audio": (),
-    "best_of": (1,),
-    "chat_template": (),
-    "documents": ([],),
-    "ebnf": (),
-    "function_call": ("none", "auto"),
-    "functions": ([],),
-    "grammar": (),
-    "guided_decoding_backend": (),
-    "guided_whitespace_pattern": (),
-    "kv_transfer_params": (),
-    "length_penalty": (1,),
-    "logits_processors": ([],),
-    "lora_path": (),
-    "mm_processor_kwargs": ({},),
-    "modalities": (["text"],),
-    "no_stop_trim": (False,),
-    "prediction": (),
-    "prompt_logprobs": (),
-    "return_hidden_states": (False,),
-    "separate_reasoning": (True,),
-    "spaces_between_special_tokens": (True,),
-    "stream_reasoning": (True,),
-    "structural_tag": (),
-    "suffix": ("",),
-    "tool_choice": ("none", "auto"),
-    "tools": ([],),
-    "use_beam_search": (False,),
-    "web_search_options": (),
-}
-_INSTEAD = {
-    "ebnf": "write it in Lark and send that as structured_outputs: {grammar: ...}",
-    "grammar": "write it in Lark and send that as structured_outputs: {grammar: ...}",
-    "structural_tag": "write it in Lark and send that as structured_outputs: {grammar: ...}",
-    "functions": "send chat tools instead",
-    "function_call": "send chat a tool_choice instead",
-}
 _ONLY_MESSAGES = ("function_call", "audio")
 
 
@@ -147,9 +101,7 @@ _STEP = re.compile(r"(\w+)|\[(\d+|\.\.\.)\]")
 def _refuse(values: dict[str, Any], names: list[str], own: Mapping[str, NotHere]) -> None:
     """``own`` are the refusals of one endpoint, beside those of all."""
     for name in names:
-        known = own.get(name)
-        if known is None and name in NOT_HERE:
-            known = NotHere(NOT_HERE[name], _INSTEAD.get(name, "leave it out"))
+        known = own.get(name) or NOT_HERE.get(name)
         if known and not any(_same(values[name], one) for one in known.neutral):
             hint = f" or send {shown(known.neutral[0])}" if known.neutral else ""
             raise bad_request(

@@ -1,14 +1,17 @@
 """The bodies of requests and answers, field by field, as OpenAI, vLLM and SGLang name them.
 
-A field that is in no class here is refused by name in `fields.py`, or unknown to everybody.
+A field that is in no class here is refused by name, as `not_here.py` says, or unknown to everybody.
 null counts as absent throughout. Ranges stand with the types: bodies are checked by them, and
 ``/openapi.json`` states them.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
+
+from . import not_here
+from .not_here import NotHere
 
 TokenId = Annotated[int, Meta(ge=0)]
 Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
@@ -124,7 +127,12 @@ Lark = Annotated[
 ]
 Choice = Annotated[
     list[Annotated[str, Meta(min_length=1)]],
-    Meta(min_length=1, description="The answer is one of these.", examples=[["yes", "no"]]),
+    Meta(
+        min_length=1,
+        max_length=1 << 14,
+        description="The answer is one of these.",
+        examples=[["yes", "no"]],
+    ),
 ]
 
 
@@ -177,7 +185,7 @@ class SamplingRequest(msgspec.Struct, kw_only=True):
     repetition_penalty: Annotated[float, Meta(gt=0)] | None = None
     min_tokens: Annotated[int, Meta(ge=0, description="At most max_tokens.")] | None = None
     ignore_eos: bool | None = None
-    stop_token_ids: list[TokenId] | None = None
+    stop_token_ids: Annotated[list[TokenId], Meta(max_length=1024)] | None = None
     include_stop_str_in_output: bool | None = None
 
     structured_outputs: StructuredOutputs | None = None
@@ -199,6 +207,7 @@ class SamplingRequest(msgspec.Struct, kw_only=True):
     service_tier: str | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
+    prompt_cache_retention: str | None = None
 
 
 class GenerateRequest(SamplingRequest, kw_only=True):
@@ -208,6 +217,7 @@ class GenerateRequest(SamplingRequest, kw_only=True):
     """
 
     max_tokens: Length | None = None
+    max_completion_tokens: Length | None = None
     n: Annotated[int, Meta(ge=1, le=128)] | None = None
     response_format: ResponseFormat | None = None
     stream_options: StreamOptions | None = None
@@ -215,18 +225,32 @@ class GenerateRequest(SamplingRequest, kw_only=True):
     return_token_ids: bool | None = None
     truncate_prompt_tokens: Annotated[int, Meta(ge=1, le=2**31 - 1)] | None = None
 
+    @property
+    def limit(self) -> int | None:
+        """Of the two names for the most tokens of an answer the newer one counts."""
+        newer = self.max_completion_tokens
+        return self.max_tokens if newer is None else newer
+
 
 class CompletionRequest(GenerateRequest, kw_only=True):
-    """``prompt`` is a text, a list of texts, a list of token ids or a list of such lists."""
+    """``prompt`` is a text, a list of texts, a list of token ids or a list of such lists.
+
+    ``add_special_tokens`` (true unless said otherwise) puts those in front of texts that the model
+    expects there.
+    """
+
+    NOT_HERE: ClassVar[dict[str, NotHere]] = not_here.COMPLETIONS
 
     prompt: Annotated[str, Meta(examples=["Once upon a time"])] | Prompts
     echo: bool | None = None
     logprobs: Top | None = None
+    add_special_tokens: bool | None = None
 
 
 class ChatRequest(GenerateRequest, kw_only=True):
+    NOT_HERE: ClassVar[dict[str, NotHere]] = not_here.CHAT
+
     messages: Messages
-    max_completion_tokens: Length | None = None
     logprobs: bool | None = None
     top_logprobs: Top | None = None
     chat_template_kwargs: dict[str, Any] | None = None

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from .fields import NotHere
+from .not_here import NotHere
 from .protocol import (
     JsonSchema,
     ResponseFormat,
@@ -137,7 +137,6 @@ class ResponsesRequest(SamplingRequest, kw_only=True):
     reasoning: dict[str, Any] | None = None
     max_tool_calls: int | None = None  # of tools that OpenAI runs itself
     client_metadata: dict[str, Any] | None = None
-    prompt_cache_retention: str | None = None
 
     @property
     def response_format(self) -> ResponseFormat | None:
