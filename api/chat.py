@@ -44,12 +44,10 @@ async def chat_completions(request: Request) -> Response:
     asked = await serving.read(request, ChatRequest)
     logprobs = _top_logprobs(asked)
     tools = read_tools(asked.tools, asked.tool_choice, asked.parallel_tool_calls, serving.tools)
-    tokens = await apply_template(serving, asked, tools=tools)
-    if most := asked.truncate_prompt_tokens:
-        tokens = tokens[-most:]
-    wanted = asked.max_completion_tokens
-    wanted = asked.max_tokens if wanted is None else wanted
-    room = serving.room(tokens, wanted, None, "messages")
+    keep = asked.truncate_prompt_tokens
+    tokens = await apply_template(serving, asked, tools=tools, whole=keep is not None)
+    tokens = tokens[-keep:] if keep else tokens
+    room = serving.room(tokens, asked.limit, None, "messages")
     params = sampling_params(
         asked,
         serving.defaults,
@@ -57,7 +55,7 @@ async def chat_completions(request: Request) -> Response:
         logprobs=logprobs,
         vocab_size=serving.vocab_size,
     )
-    job = job_for(asked, [Prompt(tokens, params)], wanted)
+    job = job_for(asked, [Prompt(tokens, params)], asked.limit)
     job.markers = serving.markers(asked)
     if tools:
         let_call(job, tools)
@@ -81,12 +79,16 @@ def let_call(job: Job, tools: Tools) -> None:
 
 
 async def apply_template(
-    serving: Serving, asked: ChatRequest, param: str = "messages", tools: Tools | None = None
+    serving: Serving,
+    asked: ChatRequest,
+    param: str = "messages",
+    tools: Tools | None = None,
+    *,
+    whole: bool = False,
 ) -> list[int]:
     """The token ids of the conversation, with the ``tools`` that the model is told of; or 400 for
-    ``param`` where there is no making sense of it."""
-    specs = tools.specs if tools else []
-    messages = serving.tools.written(template_messages(asked.messages), specs)
+    ``param`` where there is no making sense of it. Of one that is longer than the context only a
+    beginning that is, unless ``whole`` is wanted."""
     if asked.continue_final_message and asked.add_generation_prompt:
         raise bad_request(
             "continue_final_message and add_generation_prompt exclude each other; send one",
@@ -95,18 +97,25 @@ async def apply_template(
     opens_turn = asked.add_generation_prompt
     if opens_turn is None:
         opens_turn = not asked.continue_final_message
-    try:
-        return await serving.encode(
-            lambda: serving.tokenizer.apply_chat(
-                messages,
-                add_generation_prompt=opens_turn,
-                continue_final_message=bool(asked.continue_final_message),
-                template_kwargs=asked.chat_template_kwargs,
-                tools=specs if serving.tools.shown else None,
-            )
+
+    def applied() -> list[int]:
+        specs = tools.specs if tools else []
+        return serving.tokenizer.apply_chat(
+            serving.tools.written(template_messages(asked.messages), specs),
+            add_generation_prompt=opens_turn,
+            continue_final_message=bool(asked.continue_final_message),
+            template_kwargs=asked.chat_template_kwargs,
+            tools=specs if serving.tools.shown else None,
+            most=serving.longest if whole else serving.context,
         )
+
+    try:
+        tokens = await serving.encode(applied)
     except UserError as error:
         raise refused(error, param) from None
+    if whole:
+        serving.check_whole(tokens, param)
+    return tokens
 
 
 def template_messages(messages: Sequence[ChatMessage]) -> list[Message]:
@@ -128,7 +137,7 @@ def _text(message: ChatMessage, where: str) -> str:
     if isinstance(message.content, str):
         return message.content
     if message.content is None:
-        if message.tool_calls:
+        if message.role == "assistant":  # one of ours that had calls, or ended before it said any
             return ""
         raise bad_request(f"{where} is missing; send a text", where)
     texts: list[str] = []

@@ -1,6 +1,7 @@
 """``POST /v1/completions``: texts or token ids, one prompt or many, gone on with."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -29,27 +30,43 @@ async def completions(request: Request) -> Response:
     """Goes on with a prompt, or with each of several, as text or as token ids."""
     serving: Serving = request.app.state.serving
     asked = await serving.read(request, CompletionRequest)
-    texts = as_prompts(asked.prompt)
-    try:
-        ids = await serving.encode(
-            lambda: [serving.tokenizer.encode(p) if isinstance(p, str) else p for p in texts]
-        )
-    except RequestRefused as error:
-        raise refused(error, "prompt") from None
-    if most := asked.truncate_prompt_tokens:
-        texts = ids = [tokens[-most:] for tokens in ids]
-    job = job_for(asked, [_prompt(serving, asked, tokens) for tokens in ids], asked.max_tokens)
+    texts = await _texts(serving, asked)
+    prompts = [await _prompt(serving, asked, text) for text in texts]
+    job = job_for(asked, prompts, asked.limit)
     job.markers = serving.markers(asked)
     if asked.echo:
+        ids = [prompt.tokens for prompt in prompts]
+        texts = ids if asked.truncate_prompt_tokens else texts
         pairs = zip(texts, ids, strict=True)
         job.echoes = [echo_of(serving.tokenizer, *pair, job.markers) for pair in pairs]
     return await respond(request, serving, job, CompletionShape(serving, asked, job))
 
 
-def as_prompts(prompt: str | list[Any]) -> list[str | list[int]]:
-    """``"a"`` → ``["a"]``, ``[5, 6]`` → ``[[5, 6]]``; 400 for what mixes the two or is empty."""
+async def _texts(serving: Serving, asked: CompletionRequest) -> list[str | list[int]]:
+    """The prompts as they came, in a list; long lists are looked through out of the loop's way."""
+    prompt = asked.prompt
     if isinstance(prompt, str):
         return [prompt]
+    count = 1 if isinstance(prompt[0], int | float) else len(prompt)
+    serving.thread.check_count(count * (asked.n or 1))
+    return await serving.encode(lambda: as_prompts(prompt))
+
+
+async def _tokens(serving: Serving, asked: CompletionRequest, text: str | list[int]) -> list[int]:
+    """The token ids of one prompt: all of them, or more than the context has room for."""
+    if not isinstance(text, str):
+        return text
+    special = asked.add_special_tokens is not False
+    most = serving.longest if asked.truncate_prompt_tokens else serving.context
+    encode = partial(serving.tokenizer.encode, text, special=special, most=most)
+    try:
+        return await serving.encode(encode)
+    except RequestRefused as error:
+        raise refused(error, "prompt") from None
+
+
+def as_prompts(prompt: list[Any]) -> list[str | list[int]]:
+    """``["a"]`` → ``["a"]``, ``[5, 6]`` → ``[[5, 6]]``; 400 for what mixes the two."""
     if _are_ids(prompt):
         return [_ids(prompt)]
     if all(isinstance(one, str) for one in prompt):
@@ -71,11 +88,16 @@ def _ids(values: list[Any]) -> list[int]:
     return [int(value) for value in values]
 
 
-def _prompt(serving: Serving, asked: CompletionRequest, tokens: list[int]) -> Prompt:
+async def _prompt(serving: Serving, asked: CompletionRequest, text: str | list[int]) -> Prompt:
+    """One prompt, checked; read by itself, so that nobody else waits for all of a batch."""
+    tokens = await _tokens(serving, asked, text)
+    if keep := asked.truncate_prompt_tokens:
+        serving.check_whole(tokens, "prompt")
+        tokens = tokens[-keep:]
     if not tokens:
         raise bad_request("the prompt is empty; it needs at least one token", "prompt")
+    room = serving.room(tokens, asked.limit, DEFAULT_MAX_TOKENS, "prompt")
     check_ids(tokens, serving.vocab_size, "prompt")
-    room = serving.room(tokens, asked.max_tokens, DEFAULT_MAX_TOKENS, "prompt")
     params = sampling_params(
         asked,
         serving.defaults,

@@ -180,6 +180,14 @@ class EngineThread:
 
         self.debugger.call(carry_out)
 
+    def check_count(self, count: int) -> None:
+        """400 for more answers at once than there is ever room for."""
+        if count > self.limit:
+            raise bad_request(
+                f"{count} answers are asked for at once; this server takes {self.limit} at a time: "
+                "send fewer prompts or a lower n"
+            )
+
     async def ask(self, question: Callable[[], T]) -> T:
         """The answer to ``question``, put in the engine's thread between two steps."""
         answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
@@ -223,11 +231,7 @@ class EngineThread:
             raise engine_failed("the engine has stopped; restart the server")
         if self._closing:
             raise shutting_down()
-        if count > self.limit:
-            raise bad_request(
-                f"{count} answers are asked for at once; this server takes {self.limit} at a time: "
-                "send fewer prompts or a lower n"
-            )
+        self.check_count(count)
         if self.live + count > self.limit:
             raise queue_full(self.limit)
 

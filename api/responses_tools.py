@@ -70,7 +70,7 @@ def _add(found: Offered, tool: dict[str, Any], where: str, space: Namespace | No
         texts = filter(None, (space.description, function.description))
         function.description = "\n".join(texts)
     function.name = own.told
-    check_function(function, where, list(found.functions))
+    check_function(function, where, found.functions)
     found.functions[own.told] = own
     found.tools.append(Tool("function", function))
 

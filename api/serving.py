@@ -24,6 +24,8 @@ from .tool_template import tool_template
 T = TypeVar("T")
 
 MAX_BODY = 16 << 20  # bytes
+LARGE_BODY = 1 << 18  # bytes that take the event loop a millisecond or more
+READ_TOKENS = 1 << 17  # of one text, where it may be longer than the context
 
 
 @dataclass
@@ -55,6 +57,20 @@ class Serving:
         return min(config.max_model_len, config.capacity)
 
     @property
+    def longest(self) -> int:
+        """Tokens that a text may have which is only counted, or of which only the end is used."""
+        return max(self.context, READ_TOKENS)
+
+    def check_whole(self, tokens: list[int], param: str) -> None:
+        """400 for more tokens than `longest`: there may have been more text."""
+        if len(tokens) > self.longest:
+            raise bad_request(
+                f"the {param} has more than {self.longest} tokens, as many as are read at a time; "
+                "send less",
+                param,
+            )
+
+    @property
     def vocab_size(self) -> int:
         return self.thread.engine.config.vocab_size
 
@@ -69,9 +85,12 @@ class Serving:
     async def read(self, request: Request, kind: type[R]) -> R:
         """The request's body as a ``kind``, for the model that is served."""
         body = await read_body(request.scope, request.receive, self.max_body)
-        asked, unknown = decode(body, kind)
+        if len(body) > LARGE_BODY:
+            asked, unknown = await self.encode(lambda: decode(body, kind))
+        else:
+            asked, unknown = decode(body, kind)
         if unknown:
-            note(request.scope, ignored=" ".join(name[:40] for name in unknown[:8]))
+            note(request.scope, ignored=" ".join(ascii(name[:40])[1:-1] for name in unknown[:8]))
         name = getattr(asked, "model", None)
         if name is not None and name != self.model:
             raise no_such_model(name, self.model)
@@ -87,10 +106,11 @@ class Serving:
 
     def _too_long(self, prompt: int, asked: int, param: str) -> ApiError:
         code = "context_length_exceeded"  # in the text too: LangChain looks for it there
+        least = "at least " if prompt > self.context else ""  # its rest need not have been read
         wanted = f"{prompt + asked} tokens ({prompt} in the {param}, {asked} in the completion)"
         return bad_request(
             f"This model's maximum context length is {self.context} tokens. However, you requested "
-            f"{wanted}. Please reduce the length of the {param} or completion ({code}).",
+            f"{least}{wanted}. Please reduce the length of the {param} or completion ({code}).",
             param,
             code,
         )

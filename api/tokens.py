@@ -1,5 +1,6 @@
 """``POST /tokenize``, ``/detokenize`` and ``GET /tokenizer_info``, as vLLM has them."""
 
+from functools import partial
 from typing import Any
 
 from starlette.requests import Request
@@ -36,10 +37,13 @@ async def _of_text(serving: Serving, asked: TokenizeRequest) -> list[int]:
         if getattr(asked, name) is not None:
             raise bad_request(f"{name} needs messages; prompt has no template", name)
     text, special = asked.prompt or "", asked.add_special_tokens is not False
+    encode = partial(serving.tokenizer.encode, text, special=special, most=serving.longest)
     try:
-        return await serving.encode(lambda: serving.tokenizer.encode(text, special=special))
+        tokens = await serving.encode(encode)
     except RequestRefused as error:
         raise refused(error, "prompt") from None
+    serving.check_whole(tokens, "prompt")
+    return tokens
 
 
 async def _of_chat(serving: Serving, asked: TokenizeRequest) -> list[int]:
@@ -51,7 +55,7 @@ async def _of_chat(serving: Serving, asked: TokenizeRequest) -> list[int]:
     about: dict[str, Any] = {name: getattr(asked, name) for name in _ABOUT_TEMPLATE}
     chat = ChatRequest(messages=asked.messages or [], **about)
     tools = read_tools(asked.tools, asked.tool_choice, None, serving.tools)
-    return await apply_template(serving, chat, tools=tools)
+    return await apply_template(serving, chat, tools=tools, whole=True)
 
 
 async def detokenize(request: Request) -> Response:

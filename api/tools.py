@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,9 +75,10 @@ def read_tools(
     """The tools of a request, None where it has none or wants none called: then the model is not
     told of them. ApiError 400 where they make no sense."""
     functions = [tool.function for tool in tools or ()]
-    names = [function.name for function in functions]
+    names: dict[str, None] = {}  # in their order
     for index, function in enumerate(functions):
-        check_function(function, f"tools[{index}].function", names[:index])
+        check_function(function, f"tools[{index}].function", names)
+        names[function.name] = None
     if not functions:
         if choice not in (None, "none", "auto"):
             raise bad_request("tool_choice asks for a call, but there are no tools", "tool_choice")
@@ -86,7 +87,7 @@ def read_tools(
     if only is not None and only not in names:
         raise bad_request(
             f"tool_choice names {shown(only)}, which is not in tools; they are "
-            f"{', '.join(names[:8])}{', …' if len(names) > 8 else ''}",
+            f"{', '.join([*names][:8])}{', …' if len(names) > 8 else ''}",
             "tool_choice",
         )
     if choice == "none":
@@ -97,7 +98,7 @@ def read_tools(
     return Tools(functions, template, forced, only, parallel is not False and only is None)
 
 
-def check_function(function: FunctionTool, where: str, before: Sequence[str]) -> None:
+def check_function(function: FunctionTool, where: str, before: Container[str]) -> None:
     """400 for what is wrong with the function at ``where``; ``before`` are the names so far."""
     if not NAME.fullmatch(function.name):
         raise bad_request(

@@ -60,12 +60,24 @@ class Tokenizer:
         self._special = frozenset(token for token, entry in added if entry.special)
         self._bytes: dict[int, bytes] = {}
 
-    def encode(self, text: str, *, special: bool = True) -> list[int]:
+    def encode(self, text: str, *, special: bool = True, most: int | None = None) -> list[int]:
         """Token ids of ``text``, with the special tokens the model expects in front.
 
-        Raises RequestRefused for half a surrogate pair, which Python allows and UTF-8 does not.
+        Where they are more than ``most`` anyway, those of its beginning do, more than ``most``
+        still: of a book only the first pages are read. Raises RequestRefused for half a surrogate
+        pair, which Python allows and UTF-8 does not.
         """
+        return self._encode(text, special, most)
+
+    def _encode(self, text: str, special: bool, most: int | None) -> list[int]:
         _check_text(text)
+        if most is not None:
+            length = _CHARACTERS * (most + 1)
+            while length < len(text):
+                ids = self._hf.encode(text[:length], add_special_tokens=special)
+                if len(ids) > most + most // 4 + _CUT:
+                    return ids
+                length *= 2
         return self._hf.encode(text, add_special_tokens=special)
 
     def encode_within(self, text: str) -> list[int]:
@@ -177,23 +189,23 @@ class Tokenizer:
         continue_final_message: bool = False,
         template_kwargs: Mapping[str, Any] | None = None,
         tools: Sequence[Mapping[str, Any]] | None = None,
+        most: int | None = None,
     ) -> list[int]:
         """Token ids of a conversation, ready for the assistant's turn.
 
         ``continue_final_message`` leaves the last message open, to be gone on with.
         ``template_kwargs`` are variables of the model's own template. ``tools`` are for it to show
-        as it does; not all templates do. Raises UserError for a model without a chat template, and
-        where the template refuses.
+        as it does; not all templates do. ``most`` is as in `encode`. Raises UserError for a model
+        without a chat template, and where the template refuses.
         """
-        return self._apply_chat(
+        text = self._apply_chat(
             messages,
             template_kwargs,
             add_generation_prompt=add_generation_prompt,
             continue_final_message=continue_final_message,
             tools=list(tools) if tools else None,
-            tokenize=True,
-            return_dict=False,
         )
+        return self._encode(text, False, most)
 
     def chat_text(
         self,
@@ -208,12 +220,11 @@ class Tokenizer:
             None,
             add_generation_prompt=add_generation_prompt,
             tools=list(tools) if tools else None,
-            tokenize=False,
         )
 
     def _apply_chat(
         self, messages: Sequence[Message], template_kwargs: Mapping[str, Any] | None, **how: Any
-    ) -> Any:
+    ) -> str:
         if not self.has_chat_template:
             raise UserError(
                 f"{self.directory.name} has no chat template: it is a base model, or "
@@ -228,7 +239,7 @@ class Tokenizer:
         if taken := [name for name in variables if name in own]:
             raise UserError(f"{taken[0]} is no variable of a chat template; leave it out")
         try:
-            return self._hf.apply_chat_template(list(messages), **how, **variables)
+            return self._hf.apply_chat_template(list(messages), tokenize=False, **how, **variables)
         except (TemplateError, TypeError, KeyError, ValueError, RecursionError) as error:
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise UserError(
@@ -396,6 +407,8 @@ def _check_text(text: Any) -> None:
 _ASKED = "what is asked"  # any text, to see what the chat template puts around it
 _BYTE_PIECE = re.compile("<0x[0-9A-Fa-f]{2}>")
 _MARK = "\x02"  # no vocabulary joins it to what follows
+_CHARACTERS = 8  # more than most tokens have
+_CUT = 64  # far more tokens than may be others where a text is cut
 _TAIL_TOKENS = 6  # enough context for any leading space, and for any character of one-byte tokens
 _TAIL_BYTES = 8  # twice the longest UTF-8 sequence
 

@@ -4,12 +4,13 @@ import json
 import math
 import random
 import socket
+import time
 from typing import Any
 
 import httpx2
 import pytest
 from minisgl_tui.api.app import ROUTES
-from minisgl_tui.api.fields import NOT_HERE
+from minisgl_tui.api.not_here import NOT_HERE
 
 from .conftest import Live
 
@@ -68,6 +69,14 @@ FIELDS: list[tuple[str, Any]] = [
     *[("truncate_prompt_tokens", value) for value in (0, -1, 1.5, "x")],
     *[("prompt_logprobs", value) for value in (0, 5)],
     *[(name, {}) for name in ("structured_outputs", "guided_choice", "regex", "lora_path")],
+    *[(name, "x") for name in ("prompt_embeds", "custom_logit_processor", "stop_regex")],
+    *[("bad_words", value) for value in (["a"], "x")],
+    *[("allowed_token_ids", value) for value in ([], [5])],
+    ("return_tokens_as_token_ids", True),
+    ("truncation_side", "right"),
+    ("extra_key", "mine"),
+    ("max_completion_tokens", -1),
+    ("stop_token_ids", [5] * 1025),
     ("use_beam_search", True),
     ("return_hidden_states", True),
 ]
@@ -205,6 +214,59 @@ def test_good_bodies_with_a_few_random_values_never_break_the_server(tiny: Live,
                     answer, 404 if "model" in changes and answer.status_code == 404 else 400
                 )
     tiny.assert_nothing_left()
+
+
+def test_a_field_of_the_other_endpoint_is_refused_with_what_to_send_instead(tiny: Live):
+    for name, value, instead in (
+        ("messages", HI, "send prompt"),
+        ("top_logprobs", 2, "send logprobs: N"),
+    ):
+        error = assert_refused(tiny.post(TEXT, **{"prompt": "hi", "max_tokens": 2, name: value}))
+        assert error["param"] == name and instead in error["message"]
+    for name, value in (("prompt", "hi"), ("echo", True), ("add_special_tokens", True)):
+        error = assert_refused(tiny.post(CHAT, **{"messages": HI, "max_tokens": 2, name: value}))
+        assert error["param"] == name
+
+
+def test_max_completion_tokens_counts_on_both_endpoints(tiny: Live):
+    asked = {"max_completion_tokens": 3, "max_tokens": 9, "ignore_eos": True}
+    for path, prompt in ((TEXT, {"prompt": "hi"}), (CHAT, {"messages": HI})):
+        assert tiny.post(path, **prompt, **asked).json()["usage"]["completion_tokens"] == 3
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "words"),
+    [
+        (TEXT, {"prompt": "long " * 2_000_000}, "However, you requested at least"),
+        (CHAT, {"messages": [{"role": "user", "content": "long " * 2_000_000}]}, "at least"),
+        ("/v1/responses", {"input": "long " * 2_000_000}, "at least"),
+        (TEXT, {"prompt": [5] * 5_000_000}, "at least 5000000 tokens"),
+        (TEXT, {"prompt": [[5]] * 3_000_000}, "3000000 answers are asked for at once"),
+        (TEXT, {"prompt": "long " * 2_000_000, "truncate_prompt_tokens": 5}, "more than 131072"),
+        ("/tokenize", {"prompt": "long " * 2_000_000}, "more than 131072 tokens"),
+        (
+            CHAT,
+            {
+                "messages": HI,
+                "tools": [
+                    {"type": "function", "function": {"name": f"f{i}"}} for i in range(100_000)
+                ],
+            },
+            "at least",
+        ),
+        (TEXT, {"prompt": "hi", "stop_token_ids": [5] * 5_000_000}, "5000000 items"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_what_can_never_run_is_refused_without_reading_all_of_it(
+    tiny: Live, path: str, body: dict[str, Any], words: str
+):
+    """Ten megabytes that a clumsy client sends keep nobody waiting for minutes."""
+    content = json.dumps(body).encode()
+    began = time.perf_counter()
+    answer = tiny.send(path, content)
+    assert time.perf_counter() - began < 20  # a second or two on a machine that is not busy
+    assert words in assert_refused(answer)["message"]
 
 
 def test_null_is_the_same_as_absent_for_every_field(tiny: Live):

@@ -294,6 +294,13 @@ def test_the_markup_of_calls_is_plain_content_where_none_are_wanted(hermes: Scri
         assert "<tools>" not in hermes.script.prompts[-1]
 
 
+def test_an_answer_of_nothing_may_be_sent_back(hermes: Scripted):
+    message = hermes.say("").message
+    assert message.content is None and not message.tool_calls
+    history = [*QUESTION, message.to_dict(), *QUESTION]
+    assert hermes.say("Hello", messages=history).message.content == "Hello"
+
+
 def test_a_call_that_is_cut_off_ends_with_length(hermes: Scripted):
     text = marked("get_weather", ROME)
     cut = text.index("Rome") + 2
@@ -581,7 +588,6 @@ NAMED = {"type": "function", "function": {"name": "other"}}
             {"messages": [{**called()[1], "role": "user", "content": "x"}]},
             "messages[0].tool_calls",
         ),
-        ({"messages": [*QUESTION, {"role": "assistant", "tool_calls": []}]}, "messages[1].content"),
     ],
     ids=str,
 )

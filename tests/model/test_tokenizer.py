@@ -248,3 +248,13 @@ def test_a_chat_frame_is_what_stands_around_the_question(byte_level: Tokenizer) 
     before, after = byte_level.chat_frame()
     chat = byte_level.decode(byte_level.apply_chat([{"role": "user", "content": "Why?"}]))
     assert chat == f"{before}Why?{after}" and before.endswith("user\n")
+
+
+@pytest.mark.parametrize("word", ["a", " the", "é", "日本", " \n", "🎉"])
+def test_a_text_that_is_too_long_is_read_until_that_is_certain(byte_level: Tokenizer, word: str):
+    for count in (1, 100, 3000):
+        whole = byte_level.encode(word * count)
+        for most in (1, 50, len(whole) - 1, len(whole), 2 * len(whole)):
+            read = byte_level.encode(word * count, most=most)
+            assert read == whole or most < len(read) < len(whole)
+    assert len(byte_level.encode(word * 100_000, most=50)) < 2000
