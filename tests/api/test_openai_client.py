@@ -1,9 +1,11 @@
 """OpenAI's own Python package against a live server with the default model."""
 
+from pathlib import Path
+
 import openai
 import pytest
 
-from .conftest import Live
+from .conftest import Live, live, tiny_llm
 from .waiting import until
 
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
@@ -251,6 +253,22 @@ def test_a_prompt_beyond_the_context_is_refused_with_the_numbers(smollm: Live):
     assert "context_length_exceeded" in str(e.value)  # where LangChain finds it
     with pytest.raises(openai.BadRequestError, match=r"\(3 in the prompt, 8190 in the"):
         create(model="smollm2-135m", prompt=[5] * 3, max_tokens=8190)
+
+
+def test_a_wrong_key_and_a_full_queue_raise_what_programs_wait_for(tiny_model: Path):
+    llm = tiny_llm(tiny_model, max_running_requests=1)
+    with live(llm, api_key="s3cret", max_queued=1) as server:
+        with pytest.raises(openai.AuthenticationError) as wrong:
+            server.client().models.list()
+        assert wrong.value.code == "invalid_api_key"
+        create = server.client().with_options(api_key="s3cret").completions.create
+        settings = {"model": "tiny", "prompt": "x", "extra_body": {"ignore_eos": True}}
+        with create(n=2, max_tokens=400, stream=True, **settings) as stream:
+            next(iter(stream))
+            with pytest.raises(openai.RateLimitError) as full:
+                create(max_tokens=1, **settings)
+        assert full.value.code == "queue_full"
+        assert int(full.value.response.headers["retry-after"]) >= 1
 
 
 async def test_a_client_that_closes_its_stream_ends_the_request(smollm: Live):
