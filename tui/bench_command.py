@@ -7,7 +7,6 @@ screens in `ticks.py` and `seeks.py`; they come in only when a benchmark starts.
 import argparse
 import json
 import os
-import signal
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -158,23 +157,22 @@ def run(args: argparse.Namespace) -> int:
     from ..engine.bench.measures import RunFailed
 
     try:
-        with _ends_in_order():
-            if args.overhead:
-                _refuse(args, modelless, "not for --overhead, which runs no model; leave it out")
-                return _bench_overhead(args, repeats)
-            if args.watch:
-                unused = (name for name in modelless if name != "model")
-                _refuse(args, unused, "not for --watch; leave it out")
-                return _bench_watch(args)
-            if args.url:
-                _refuse(
-                    args,
-                    (*OFFLINE_FLAGS, *ENGINE_FLAGS),
-                    "not for --url, as the server has its own settings; leave it out",
-                )
-                return _bench_url(args, repeats)
-            _refuse(args, URL_FLAGS, "only for --url; add that or leave it out")
-            return _bench_offline(args, repeats)
+        if args.overhead:
+            _refuse(args, modelless, "not for --overhead, which runs no model; leave it out")
+            return _bench_overhead(args, repeats)
+        if args.watch:
+            unused = (name for name in modelless if name != "model")
+            _refuse(args, unused, "not for --watch; leave it out")
+            return _bench_watch(args)
+        if args.url:
+            _refuse(
+                args,
+                (*OFFLINE_FLAGS, *ENGINE_FLAGS),
+                "not for --url, as the server has its own settings; leave it out",
+            )
+            return _bench_url(args, repeats)
+        _refuse(args, URL_FLAGS, "only for --url; add that or leave it out")
+        return _bench_offline(args, repeats)
     except RunFailed as error:
         print(f"minisgl-tui: {error}", file=sys.stderr)
         return RUN_FAILED
@@ -198,20 +196,6 @@ def _positive(value: float | None, flag: str, most: float) -> float | None:
     if value is not None and not 0 < value <= most:  # NaN is neither
         raise UserError(f"{flag} is {value:g}; it must be above 0 and at most {most:g}")
     return value
-
-
-@contextmanager
-def _ends_in_order() -> Iterator[None]:
-    """A SIGTERM unwinds like ctrl-c, so that no peer process is left behind."""
-
-    def stop(signum: int, frame: object) -> None:
-        raise SystemExit(128 + signum)
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 # --- a model on this machine ---------------------------------------------------------------------
