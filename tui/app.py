@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from textual import events
 from textual.app import App, SystemCommand
 from textual.dom import DOMNode
 from textual.driver import Driver
@@ -40,6 +41,7 @@ from .runs import Runs
 from .screens.help import HelpScreen
 from .screens.loading import LoadingScreen
 from .screens.main import MainScreen
+from .screens.typing import TypingScreen
 from .session_files import SessionFile
 from .sources.base import (
     BreakpointsChanged,
@@ -193,6 +195,12 @@ class DebuggerApp(App[None]):
     def on_unmount(self) -> None:
         self._inbox.close()
         self.source.close()
+
+    def on_key(self, event: events.Key) -> None:
+        """A key that nothing has taken: it may be meant for a box that is just being opened."""
+        screen = self.screen
+        if isinstance(screen, TypingScreen) and screen.type_early(event.key, event.character):
+            event.prevent_default()
 
     # --- messages --------------------------------------------------------------------------------
 

@@ -127,7 +127,7 @@ def _notes(recorded: Recorded, replay: Replay, editor: Editor) -> list[str]:
             f"{len(editor.edited):,} prompts were edited, {editor.more:+,} tokens in all; their "
             "answers are the recorded ones, for a model would have to be asked for others"
         )
-    if recorded.paused:
+    if recorded.paused >= 0.05:  # else it would be told as 0.0 s
         notes.append(
             f"{recorded.paused:.1f} s in which nobody stepped the engine are left out on both sides"
         )

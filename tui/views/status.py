@@ -129,7 +129,8 @@ def _pool_line(store: Store, used: int, width: int) -> Line:
         numbers.append((of, "dim"))
         room -= len(of)
     parts = ((used, "█", "held"), (cached, "▒", "evictable"), (state.free, "░", "faint"))
-    left: Line = [(" kv ", "dim"), *bar(parts, max(0, min(60, room))), *numbers]
+    drawn = bar(parts, max(0, min(60, room)))
+    left: Line = [(" kv ", "dim"), *drawn, *numbers] if drawn else numbers
     return spread(left, right, width)
 
 
