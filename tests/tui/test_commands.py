@@ -16,13 +16,8 @@ from minisgl_tui.tui.watches import Watch, shown, sparks
 from textual import events
 from textual.widgets import Input
 
-from .pilot import MEDIUM, NARROW, WIDE, Driver, running
+from .pilot import NARROW, WIDE, Driver, all_sizes, running
 from .toy import ROOMY, make_source
-
-TINY = (60, 16)
-all_sizes = pytest.mark.parametrize(
-    "size", [TINY, NARROW, MEDIUM, WIDE], ids=["60x16", "80x24", "120x36", "200x50"]
-)
 
 
 async def command(on: Driver, line: str) -> None:

@@ -6,10 +6,8 @@ from minisgl_tui.tui.forking import read_changes
 from minisgl_tui.tui.screens.command import CommandScreen
 from minisgl_tui.tui.screens.fork import ForkingScreen, ForkScreen
 
-from .pilot import MEDIUM, NARROW, WIDE, Driver, running
+from .pilot import MEDIUM, NARROW, TINY, WIDE, Driver, running
 from .toy import CONFIG
-
-TINY = (60, 16)
 
 
 async def forked(on: Driver, line: str, goto: str = "4") -> None:
