@@ -25,9 +25,11 @@ from textual.message import Message
 from textual.notifications import SeverityLevel
 from textual.screen import Screen
 
+from ..engine.errors import UserError
 from ..engine.events import StepFailed, StepRecord
 from ..engine.garbage import collect_seldom
 from ..engine.stops import Stopped
+from . import themes
 from .actions import ACTIONS, APP, bindings, key, table
 from .ascii import AsciiFilter
 from .commands import COMMANDS
@@ -118,8 +120,11 @@ class DebuggerApp(App[None]):
         self._goes_on = False  # a timer is set, to take in more
         self._undrawn = False  # something came in that does not show yet
         self.animation_level = "none"
-        for own in OWN:
+        for own in (*OWN, *themes.load_all()):
             self.register_theme(own)
+        if theme not in self.available_themes:
+            known = ", ".join(self.available_themes)
+            raise UserError(f"there is no theme {theme!r}; there are {known}")
         self.theme = theme
 
     @property
