@@ -5,7 +5,6 @@ from pathlib import Path
 
 from minisgl_tui.engine.debugger import Mode
 from minisgl_tui.tui.screens.fork import ForkingScreen
-from minisgl_tui.tui.screens.layout import PANES
 from minisgl_tui.tui.sources.recorded import RecordedSource
 
 from .pilot import MEDIUM, Driver, all_sizes, running
@@ -18,13 +17,14 @@ BOXES: tuple[tuple[Sequence[str], Sequence[str]], ...] = (
     ("mSd", (" → 13:", "step 14 → 13 (−1)")),
     ("LB", ("Breakpoints", "req == 0", "stops", "esc · a add")),
     ("?", ("Help", "esc closes", "Requests")),
+    (":why req 1\r", ("why #1 was so at 14:", "[5 Why]")),
     (("ctrl+o",), ("jump to:", "esc stays")),
     (("ctrl+p",), ("Search", "Batch (1)")),
     (":", ("tab completes", "step", "take one step, or N", " :")),
     ("/", ("Filter events", "which events?")),
     ("i", ("New prompt", "ask the model something", "enter sends it, esc cancels")),
 )
-SIGNS = {":": "colon", "?": "question_mark", "/": "slash"}
+SIGNS = {" ": "space", "\r": "enter", ":": "colon", "?": "question_mark", "/": "slash"}
 
 
 def frame(on: Driver) -> tuple[str, ...]:
@@ -58,8 +58,8 @@ async def test_paused_playing_and_rewound(size: tuple[int, int]) -> None:
 async def test_each_pane_in_a_narrow_terminal_or_beside_others(size: tuple[int, int]) -> None:
     async with running(size) as on:
         await on.step(12)
-        for number in PANES:
-            await on.press(str(number))
+        for number, pane in on.main.panes.items():
+            await on.press("colon", *f"pane {pane.view.name.lower()}", "enter")
             on.shows(*frame(on), "step 12")
             for_pane = {2: "block 0", 3: "prefix", 4: "prompt", 6: " 12:", 7: "┴", 8: "TTFT"}
             on.shows(for_pane.get(number, "12"))
@@ -72,9 +72,7 @@ async def test_boxes_over_the_screen(size: tuple[int, int]) -> None:
         await on.press("4", "down", "up", "b")
         await on.until(lambda: bool(on.store.stops.breakpoints))
         for keys, essential in BOXES:
-            await on.press(
-                *({":": "colon", "?": "question_mark", "/": "slash"}.get(k, k) for k in keys)
-            )
+            await on.press(*(SIGNS.get(key, key) for key in keys))
             await on.pilot.pause(0.05)
             on.app.clear_notifications()
             await on.pilot.pause()
