@@ -7,7 +7,7 @@ from minisgl_tui.engine.debugger import Mode
 from minisgl_tui.tui.screens.fork import ForkingScreen
 from minisgl_tui.tui.sources.recorded import RecordedSource
 
-from .pilot import MEDIUM, Driver, all_sizes, running
+from .pilot import MEDIUM, NARROW, Driver, all_sizes, running
 from .test_replay import record_toy
 
 # The keys that open a box over the screen, and what has to stand in it.
@@ -63,6 +63,14 @@ async def test_each_pane_in_a_narrow_terminal_or_beside_others(size: tuple[int, 
             on.shows(*frame(on), "step 12")
             for_pane = {2: "block 0", 3: "prefix", 4: "prompt", 6: " 12:", 7: "┴", 8: "TTFT"}
             on.shows(for_pane.get(number, "12"))
+
+
+async def test_the_rule_above_a_pane_that_is_seen_first_says_what_it_shows() -> None:
+    async with running(NARROW) as on:
+        await on.step(3)
+        for line, says in (("why req 0", "#0 at 3:"), ("pane events", " events ─")):
+            await on.press("colon", *line, "enter")
+            await on.until(lambda says=says: says in on.lines()[4])
 
 
 @all_sizes

@@ -529,6 +529,10 @@ class MainScreen(Travelling):
                 pane.reveal()
         self.sync()
 
+    @on(Pane.Sized)
+    def _pane_sized(self) -> None:
+        self.query_one("#rule", Bar).sync()
+
     @on(Pane.Clicked)
     def _pane_clicked(self, message: Pane.Clicked) -> None:
         if message.pane.number and message.pane.number != self.active:
