@@ -9,19 +9,18 @@
 `minisgl-tui themes` prints where they go and the names of all that can be given.
 """
 
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import platformdirs
 from rich.errors import StyleSyntaxError
 from rich.style import Style
 from textual.color import Color, ColorParseError
 from textual.theme import Theme
 
 from ..engine.errors import UserError
+from . import own_files
 from .palette import OWN, STYLE_NAMES, based_on
 
 SCREEN = (
@@ -32,7 +31,7 @@ _SECTIONS = {"screen": SCREEN, "styles": STYLE_NAMES}
 
 
 def folder() -> Path:
-    return Path(platformdirs.user_config_dir("minisgl-tui")) / "themes"
+    return own_files.folder() / "themes"
 
 
 def load_all() -> list[Theme]:
@@ -42,13 +41,9 @@ def load_all() -> list[Theme]:
 
 def load(file: Path) -> Theme:
     """The theme in ``file``, which is called as the file is. Raises `UserError`."""
+    found = own_files.read(file)
     try:
-        found = tomllib.loads(file.read_text(encoding="utf-8"))
         return _theme(file.stem, found)
-    except OSError as error:
-        raise UserError(f"cannot read {file}: {error.strerror}") from error
-    except ValueError as error:  # no TOML, or no UTF-8
-        raise UserError(f"{file}: {error}") from error
     except UserError as error:
         raise UserError(f"{file}: {error}") from None
 
