@@ -67,6 +67,13 @@ async def test_texts_of_prompts_are_replaced() -> None:
         assert "What is a block table?" in on.main.store.texts.prompt(first)
 
 
+async def test_a_text_that_is_nowhere_is_said_to_replace_nothing() -> None:
+    async with running(WIDE) as on:
+        await forked(on, "s/lighthouse/castle/", "start")
+        await on.press("tab", "G")
+        assert "no prompt was edited" in on.text()
+
+
 async def test_what_cannot_be_forked_is_said_on_the_line() -> None:
     async with running(NARROW) as on:
         await forked(on, "num_blocks=3")
