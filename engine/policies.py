@@ -266,6 +266,13 @@ EVICTION_POLICIES: dict[str, type[EvictionPolicy]] = {
     "mru": Mru,
     "priority": LeastUrgent,
 }
+# What each setting of `EngineConfig` chooses from, in the order of `Policies`.
+BY_SETTING: dict[str, dict[str, type[Any]]] = {
+    "schedule_policy": SCHEDULE_POLICIES,
+    "admission_policy": ADMISSION_POLICIES,
+    "preemption_policy": PREEMPTION_POLICIES,
+    "eviction_policy": EVICTION_POLICIES,
+}
 
 
 class Policies(NamedTuple):
@@ -280,10 +287,10 @@ class Policies(NamedTuple):
 def make_policies(config: EngineConfig) -> Policies:
     """The policies that ``config`` names. Raises `UserError` for a name that cannot serve."""
     return Policies(
-        choose(SCHEDULE_POLICIES, config.schedule_policy, "--schedule-policy"),
-        choose(ADMISSION_POLICIES, config.admission_policy, "--admission-policy"),
-        choose(PREEMPTION_POLICIES, config.preemption_policy, "--preemption-policy"),
-        choose(EVICTION_POLICIES, config.eviction_policy, "--eviction-policy"),
+        *(
+            choose(table, getattr(config, name), f"--{name.replace('_', '-')}")
+            for name, table in BY_SETTING.items()
+        )
     )
 
 

@@ -69,6 +69,10 @@ ACTIONS: tuple[Action, ...] = (
     Action("to_mark", "apostrophe", "'", "To the mark", "go there; again: come back", TIME),
     Action("diff", "d", "d", "Differences", "what has changed from the mark to here", TIME),
     Action(
+        "fork", "F", "F", "Fork…",
+        "run on from here under other settings, and see both runs: num_blocks=60", TIME,
+    ),
+    Action(
         "other_run", "left_curly_bracket", "{", "Earlier run",
         "what was seen before the server started anew, or before steps were missed", TIME,
         argument="-1",

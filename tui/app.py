@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from textual import events
 from textual.app import App, SystemCommand
 from textual.dom import DOMNode
 from textual.driver import Driver
@@ -24,9 +25,11 @@ from textual.message import Message
 from textual.notifications import SeverityLevel
 from textual.screen import Screen
 
+from ..engine.errors import UserError
 from ..engine.events import StepFailed, StepRecord
 from ..engine.garbage import collect_seldom
 from ..engine.stops import Stopped
+from . import themes
 from .actions import ACTIONS, APP, bindings, key, table
 from .ascii import AsciiFilter
 from .commands import COMMANDS
@@ -40,6 +43,7 @@ from .runs import Runs
 from .screens.help import HelpScreen
 from .screens.loading import LoadingScreen
 from .screens.main import MainScreen
+from .screens.typing import TypingScreen
 from .session_files import SessionFile
 from .sources.base import (
     BreakpointsChanged,
@@ -116,8 +120,11 @@ class DebuggerApp(App[None]):
         self._goes_on = False  # a timer is set, to take in more
         self._undrawn = False  # something came in that does not show yet
         self.animation_level = "none"
-        for own in OWN:
+        for own in (*OWN, *themes.load_all()):
             self.register_theme(own)
+        if theme not in self.available_themes:
+            known = ", ".join(self.available_themes)
+            raise UserError(f"there is no theme {theme!r}; there are {known}")
         self.theme = theme
 
     @property
@@ -193,6 +200,12 @@ class DebuggerApp(App[None]):
     def on_unmount(self) -> None:
         self._inbox.close()
         self.source.close()
+
+    def on_key(self, event: events.Key) -> None:
+        """A key that nothing has taken: it may be meant for a box that is just being opened."""
+        screen = self.screen
+        if isinstance(screen, TypingScreen) and screen.type_early(event.key, event.character):
+            event.prevent_default()
 
     # --- messages --------------------------------------------------------------------------------
 

@@ -85,6 +85,8 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, Any]]:
     pull.set_defaults(command=_pull_model)
     keys = commands.add_parser("keys", help="the keys, and the file for your own")
     keys.set_defaults(command=_print_keys)
+    colours = commands.add_parser("themes", help="the colours there are, and files for your own")
+    colours.set_defaults(command=_print_themes)
     serve_command.add_parser(commands)
     attach_command.add_parser(commands)
     record_command.add_parser(commands)
@@ -110,6 +112,13 @@ def _print_keys(args: argparse.Namespace) -> int:
 
     check_keys()
     print("\n".join(keymap.lines()))
+    return 0
+
+
+def _print_themes(args: argparse.Namespace) -> int:
+    from . import themes
+
+    print("\n".join(themes.lines()))
     return 0
 
 

@@ -18,6 +18,7 @@ from .completion import (
     conditions,
     expressions,
     filters,
+    forks,
     marks,
     nothing,
     one_of,
@@ -29,6 +30,7 @@ from .completion import (
     watched,
 )
 from .event_filter import read as read_filter
+from .forking import SUBSTITUTE
 from .selection import Target
 from .views.status import rate_text
 
@@ -306,6 +308,10 @@ def _why(screen: "MainScreen", text: str) -> None:
         screen.action_why()
 
 
+def _fork(screen: "MainScreen", text: str) -> None:
+    screen.fork(text)
+
+
 def _ask_for(action: str) -> Run:
     def run(screen: "MainScreen", text: str) -> None:
         screen.do(action)
@@ -334,6 +340,13 @@ OWN = (
     Command("goto", "POSITION", "120:7, 120, 50%, req 7 first-token, or a mark", _goto, positions),
     Command("mark", "[NAME]", "remember where in the run this is", _mark),
     Command("diff", "[MARK]", "what has changed from the mark to here", _diff, marks),
+    Command(
+        "fork",
+        "CHANGE…",
+        f"run on from here with num_blocks=60, say, or {SUBSTITUTE} in prompts; see both runs",
+        _fork,
+        forks,
+    ),
     Command("why", "[TARGET]", "the causes of req 7, node 3 or block 812", _why, targets),
     Command("watch", "EXPRESSION", "keep a value in sight", _watch, expressions),
     Command("unwatch", "EXPRESSION", "let it go, or all", _unwatch, watched),

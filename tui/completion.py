@@ -8,8 +8,11 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from ..engine.fork.changes import SETTINGS
+from ..engine.policies import BY_SETTING
 from ..engine.quantities import EVENT_FIELDS, EVENT_KINDS, QUANTITIES
 from ..engine.state import ROOT
+from .forking import SUBSTITUTE
 from .palette import OWN_THEMES
 
 if TYPE_CHECKING:
@@ -91,6 +94,17 @@ def positions(screen: "MainScreen", text: str) -> Choices:
         return dict.fromkeys(map(str, screen.store.state.requests), "")
     forms = {"start": "", "end": "", "50%": "halfway", "req": "first-token of a request, say"}
     return {**marks(screen, text), **forms}
+
+
+def forks(screen: "MainScreen", text: str) -> Choices:
+    """Settings with their values in this run; of a policy, the names there are."""
+    config = screen.store.config
+    word = text.split(" ")[-1]
+    for name, policies in BY_SETTING.items():
+        if word.startswith(f"{name}="):
+            return dict.fromkeys((f"{name}={policy}" for policy in policies), "")
+    now = {f"{name}=": f"now {getattr(config, name)}" for name in SETTINGS}
+    return {**now, SUBSTITUTE: "another text in prompts"}
 
 
 def panes(screen: "MainScreen", text: str) -> Choices:

@@ -136,6 +136,7 @@ def _open(path: Path, at: str) -> tuple[Store, Position]:
     message = ready(Trace.open(path))
     assert message.recording
     store = Store(message.config, message.info, message.codec, message.recording)
+    store.reads = False  # panes of a position need no records before it
     position = positions.parse(at, store.past)
     store.look_at(position)
     return store, position

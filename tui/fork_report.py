@@ -64,16 +64,16 @@ def comparison(name: str, fork: Fork) -> list[str]:
         f"{'':{_NAME}}{'recorded':>{_CELL}}{'fork':>{_CELL}}",
     ]
     for a, b in zip(fork.recorded.all(), fork.figures.all(), strict=True):
-        line = f"{a.name:{_NAME}}{shown(a):>{_CELL}}{_estimated(b, fork):>{_CELL}}"
-        lines.append(f"{line}  {_verdict(a, b)}".rstrip())
+        line = f"{a.name:{_NAME}}{shown(a):>{_CELL}}{estimated(b, fork):>{_CELL}}"
+        lines.append(f"{line}  {verdict(a, b)}".rstrip())
     changed = most_changed(fork.recorded, fork.figures)
     if changed:
         lines += ["", f"changed most, of {plural(len(changed), 'request')}"]
-        lines += [line for pair in changed[:MOST] for line in _request_lines(pair, fork)]
+        lines += [line for pair in changed[:MOST] for line in request_lines(pair, fork)]
     return [*lines, "", *fork.notes]
 
 
-def _request_lines(pair: Changed, fork: Fork) -> list[str]:
+def request_lines(pair: Changed, fork: Fork) -> list[str]:
     a, b, _ = pair
     cells = [
         (Figure("TTFT", a.ttft, "s"), Figure("TTFT", b.ttft, "s")),
@@ -86,7 +86,7 @@ def _request_lines(pair: Changed, fork: Fork) -> list[str]:
     for old, new in cells:
         if old.value != new.value:
             label = f"{heads[len(lines)]:10}{old.name}"
-            numbers = f"{shown(old):>{_CELL}}{_estimated(new, fork):>{_CELL}}"
+            numbers = f"{shown(old):>{_CELL}}{estimated(new, fork):>{_CELL}}"
             lines.append(f"{label:{_NAME}}{numbers}")
     return lines
 
@@ -98,7 +98,7 @@ def sweep(name: str, forks: Sequence[Fork]) -> list[str]:
     rows = [("recorded", [shown(f) for f in first.recorded.all() if f.name in _SWEPT])]
     for fork in forks:
         figures = [f for f in fork.figures.all() if f.name in _SWEPT]
-        rows.append((str(fork.changes), [_estimated(f, fork) for f in figures]))
+        rows.append((str(fork.changes), [estimated(f, fork) for f in figures]))
     label = max(len(head) for head, _ in rows) + 1
     lines.append(pad("", label) + "".join(f"{head:>10}" for head in _SWEPT.values()))
     for head, cells in rows:
@@ -126,13 +126,13 @@ def shown(figure: Figure) -> str:
     return f"{figure.value:.1%}" if figure.unit == "%" else f"{figure.value:,.0f}"
 
 
-def _estimated(figure: Figure, fork: Fork) -> str:
+def estimated(figure: Figure, fork: Fork) -> str:
     """With a mark if it is not known exactly."""
     guessed = figure.unit == "s" and figure.value is not None and fork.diverged is not None
     return ("~" if guessed else "") + shown(figure)
 
 
-def _verdict(before: Figure, after: Figure) -> str:
+def verdict(before: Figure, after: Figure) -> str:
     """By how much it differs, and whether that is for the better."""
     a, b = before.value, after.value
     if a is None or b is None or a == b or (before.unit == "s" and max(a, b) < UNFELT):

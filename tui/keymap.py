@@ -8,17 +8,16 @@
 `minisgl-tui keys` prints where the file is, and the names and keys of all actions.
 """
 
-import tomllib
 import unicodedata
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-import platformdirs
 from textual.keys import KEY_ALIASES, Keys
 
 from ..engine.errors import UserError
+from . import own_files
 from .actions import ACTIONS, Action, table
 
 MODIFIERS = ("ctrl+", "alt+", "shift+")
@@ -28,7 +27,7 @@ _SHORT = {"ctrl+": "^", "shift+": "⇧", "alt+": "alt-"}
 
 
 def path() -> Path:
-    return Path(platformdirs.user_config_dir("minisgl-tui")) / "keys.toml"
+    return own_files.folder() / "keys.toml"
 
 
 def load(file: Path) -> tuple[Action, ...]:
@@ -37,13 +36,9 @@ def load(file: Path) -> tuple[Action, ...]:
     Raises `UserError` with one line about what is wrong in it.
     """
     try:
-        found = tomllib.loads(file.read_text(encoding="utf-8"))
+        found = own_files.read(file)
     except FileNotFoundError:
         return ACTIONS
-    except OSError as error:
-        raise UserError(f"cannot read {file}: {error.strerror}") from error
-    except ValueError as error:  # no TOML, or no UTF-8
-        raise UserError(f"{file}: {error}") from error
     other = next((name for name in found if name != "keys"), None)
     if other is not None:
         raise UserError(f"{file}: {other!r} is not known; there is [keys] alone")

@@ -6,6 +6,7 @@ The last theme leaves the colours to the terminal. What is drawn in which style 
 views; they name a style, and only `style_table` knows what it looks like.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from rich.style import Style
@@ -63,18 +64,32 @@ STATUS_GLYPHS: dict[str, tuple[str, str]] = {
     "error": ("✗", "bad"),
 }
 
+STYLE_NAMES = (*_STYLES, *filter(None, _GROUNDS))
+_BASE = "base-of-styles"  # among the variables of a theme, which of ours it is made from
+
 StyleTable = dict[tuple[str, str], Style]
+
+
+def based_on(base: Theme, styles: Mapping[str, str]) -> dict[str, str]:
+    """The variables of a theme that draws as ``base`` does but for ``styles``."""
+    own = {f"style-{name}": value for name, value in styles.items()}
+    return {**base.variables, _BASE: base.name, **own}
 
 
 def style_table(theme: Theme) -> StyleTable:
     """Every (style, ground) as a Rich style; for a theme that is none of ours, ours of its kind."""
     names = [own.name for own in OWN]
-    column = names.index(theme.name) if theme.name in names else 3 if theme.ansi else not theme.dark
-    table: StyleTable = {}
-    for ground, backs in _GROUNDS.items():
-        for name, fronts in _STYLES.items():
-            table[name, ground] = Style.parse(fronts[column]) + Style.parse(backs[column])
-    return table
+    base = theme.variables.get(_BASE, theme.name)
+    column = names.index(base) if base in names else 3 if theme.ansi else not theme.dark
+
+    def style(name: str, ours: tuple[str, ...]) -> Style:
+        return Style.parse(theme.variables.get(f"style-{name}", ours[column]))
+
+    return {
+        (name, ground): style(name, fronts) + style(ground, backs)
+        for ground, backs in _GROUNDS.items()
+        for name, fronts in _STYLES.items()
+    }
 
 
 DARK = Theme(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..engine.errors import UserError
 from .actions import key
+from .forking import Forked
 from .screens.main import MainScreen
 from .sources.base import Ready
 from .store import Store
@@ -46,10 +47,8 @@ class Runs:
         if kept is not None:
             store.on_look = kept.look
         store.records_to, store.origin = ready.records_to, ready.origin
-        screen = MainScreen(store, self._app.source)
+        screen = self._install(store)
         screen.rate = ready.rate
-        self._begun += 1
-        self._app.install_screen(screen, f"run-{self._begun}")  # kept, shown or not
         self._kept.append(screen)
         if before is None or self.shown is None:
             self.shown = screen
@@ -63,6 +62,21 @@ class Runs:
         self._tell_of(ready)
         self._forget()
         self.show_wanted()
+
+    def _install(self, store: Store) -> MainScreen:
+        screen = MainScreen(store, self._app.source)
+        self._begun += 1
+        self._app.install_screen(screen, f"run-{self._begun}")  # kept, shown or not
+        return screen
+
+    def add_fork(self, of: MainScreen, forked: Forked) -> None:
+        """Show a fork of the run on the screen ``of``, before which it is put."""
+        screen = self._install(forked.store)
+        self._kept.insert(self._kept.index(of), screen)
+        screen.look_like(of)
+        self._wanted = screen
+        self.show_wanted()
+        self._forget()
 
     def show_other(self, by: int) -> None:
         """The run before (``by`` = -1) or after the one that shows. Raises `UserError`."""

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from ..engine.debugger import Arrival
 from ..engine.engine import Engine
 from ..engine.errors import RequestRefused, UserError
+from ..engine.fork import Spelling
 from ..engine.workload import Workload, WorkloadRequest
 from .sources.base import ModelInfo
 from .sources.local import OpenSession, ReportProgress, Session
@@ -42,6 +43,14 @@ class ModelCodec:
         if self.system and not self.tokenizer.has_chat_template:
             return f"{self.system}\n\n", ""
         return self.tokenizer.chat_frame()
+
+    def spelling(self) -> Spelling:
+        """Takes some tenths of a second. Raises `UserError` if tokens are no runs of bytes."""
+        tokenizer = self.tokenizer
+        if not tokenizer.has_token_bytes:
+            raise UserError("this tokenizer does not spell its tokens, so no text can be replaced")
+        pieces = {token: tokenizer.piece(token) for token in range(tokenizer.vocab_size)}
+        return Spelling(pieces, tokenizer.encode_within)
 
     def encode_chat(self, text: str, system: str | None = None) -> list[int]:
         """A chat turn where the model has a template, plain text where it has none."""

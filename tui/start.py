@@ -18,9 +18,10 @@ def add_look_flags(parser: argparse.ArgumentParser) -> None:
     look = parser.add_argument_group("how it looks")
     look.add_argument(
         "--theme",
-        choices=THEMES,
+        metavar="NAME",
         default=THEMES[0],
-        help="colours; ansi leaves them to the terminal (default: %(default)s)",
+        help=f"colours: {', '.join(THEMES)}, or your own (`minisgl-tui themes`); ansi leaves them "
+        "to the terminal (default: %(default)s)",
     )
     look.add_argument(
         "--ascii",

@@ -83,6 +83,7 @@ class Store:
         else:
             self.past = History.live(self.now) if past is None else past
         self._taken = 0  # records that have come in
+        self.reads = True  # all up to what is looked at come in, soon if not yet
         self.state = self.now
         self.chronicle = Chronicle(self.now)
         self.replays = recording is not None
@@ -194,7 +195,10 @@ class Store:
 
     @property
     def reading(self) -> float | None:
-        """What share of the records up to the position looked at has come in; None if all have."""
+        """What share of the records up to the position looked at has come in; None if all have, or
+        no more will."""
+        if not self.reads:
+            return None
         wanted = self.past.records_until(self.position)
         return self._taken / wanted if self._taken < wanted else None
 

@@ -22,6 +22,7 @@ from ..engine.config import EngineConfig
 from ..engine.debugger import Mode
 from ..engine.engine import Engine
 from ..engine.events import StepRecord
+from ..engine.fork import Spelling
 from ..engine.garbage import collect_seldom
 from .app import DebuggerApp
 from .sources.base import Codec, ModeChanged, ModelInfo, Ready, Sink
@@ -56,6 +57,9 @@ class _Numbers:
 
     def chat_frame(self) -> tuple[str, str]:
         return "", ""
+
+    def spelling(self) -> Spelling:
+        return Spelling({})
 
     def detokenizer(self, prompt: Any) -> "_Numbers":
         return self

@@ -104,7 +104,7 @@ def run(
     engine.log.listen(take)
     replay = Replay(recorded, engine, runner, editor)
     replay.run(progress)
-    notes += _notes(recorded, replay, editor)
+    notes += _notes(recorded, replay, editor, changes)
     if history.gap:
         raise UserError(f"the fork could not be kept: {history.gap}")
     return Fork(
@@ -120,14 +120,16 @@ def run(
     )
 
 
-def _notes(recorded: Recorded, replay: Replay, editor: Editor) -> list[str]:
+def _notes(recorded: Recorded, replay: Replay, editor: Editor, changes: Changes) -> list[str]:
     notes = []
     if editor.edited:
         notes.append(
             f"{len(editor.edited):,} prompts were edited, {editor.more:+,} tokens in all; their "
             "answers are the recorded ones, for a model would have to be asked for others"
         )
-    if recorded.paused:
+    elif changes.replace:
+        notes.append("no prompt was edited: none that was not yet begun there has such a text")
+    if recorded.paused >= 0.05:  # else it would be told as 0.0 s
         notes.append(
             f"{recorded.paused:.1f} s in which nobody stepped the engine are left out on both sides"
         )

@@ -7,7 +7,7 @@ import msgspec
 
 from ..config import EngineConfig
 from ..errors import UserError
-from ..policies import make_policies
+from ..policies import BY_SETTING, make_policies
 
 
 class Changes(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -60,7 +60,7 @@ class Changes(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def apply(self, config: EngineConfig) -> EngineConfig:
         """``config`` with the changes. Raises `UserError` for a value that cannot be, and for a
         policy that only the recording names: a file is not to say which code is run."""
-        for name in POLICIES:
+        for name in BY_SETTING:
             if ":" in getattr(config, name) and name not in self.settings:
                 raise UserError(
                     f"the recorded run had {name} {getattr(config, name)}, which is not in the "
@@ -81,5 +81,4 @@ class Changes(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 NUMBERS = ("num_blocks", "max_batch_tokens", "max_running_requests")
-POLICIES = ("schedule_policy", "admission_policy", "preemption_policy", "eviction_policy")
-SETTINGS = (*NUMBERS, *POLICIES)
+SETTINGS = (*NUMBERS, *BY_SETTING)

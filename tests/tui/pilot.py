@@ -3,15 +3,19 @@
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+import pytest
 from minisgl_tui.tui.app import DebuggerApp
 from minisgl_tui.tui.screens.main import MainScreen
 from minisgl_tui.tui.sources.base import Source
 from minisgl_tui.tui.store import Store
+from rich.cells import cell_len
 from textual.pilot import Pilot
 
 from .toy import make_source
 
-NARROW, MEDIUM, WIDE = (80, 24), (120, 36), (200, 50)
+TINY, NARROW, MEDIUM, WIDE = (60, 16), (80, 24), (120, 36), (200, 50)
+SIZES = (TINY, NARROW, MEDIUM, WIDE)
+all_sizes = pytest.mark.parametrize("size", SIZES, ids=["60x16", "80x24", "120x36", "200x50"])
 
 
 class Driver:
@@ -61,6 +65,15 @@ class Driver:
 
     def text(self) -> str:
         return "\n".join(line.rstrip() for line in self.lines())
+
+    def shows(self, *essential: str) -> None:
+        """The screen is whole at its size, and each of ``essential`` stands on one of its lines."""
+        width, height = self.app.size
+        lines, text = self.lines(), self.text()
+        assert len(lines) == height and {cell_len(line) for line in lines} == {width}, text
+        assert "Traceback" not in text
+        missing = [one for one in essential if not any(one in line for line in lines)]
+        assert not missing, f"{missing} not shown at {width}×{height}:\n{text}"
 
     def toasts(self) -> list[str]:
         return [notification.message for notification in self.app._notifications]

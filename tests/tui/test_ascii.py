@@ -13,11 +13,10 @@ from minisgl_tui.tui.palette import STATUS_GLYPHS
 from minisgl_tui.tui.views.timeline import LEGEND
 from rich.cells import cell_len
 
-from .pilot import MEDIUM, NARROW, WIDE, running
+from .pilot import MEDIUM, NARROW, TINY, WIDE, running
 from .toy import make_source
 
 TUI = Path(__file__).parents[2] / "tui"
-TINY = (60, 16)
 
 
 @pytest.fixture(autouse=True)

@@ -9,11 +9,8 @@ from minisgl_tui.tui.screens.help import HelpScreen, help_lines
 from minisgl_tui.tui.screens.jump import JumpScreen, letters
 from minisgl_tui.tui.text import plain
 
-from .pilot import MEDIUM, NARROW, WIDE, Driver, running
+from .pilot import NARROW, Driver, all_sizes, running
 from .toy import make_source
-
-TINY = (60, 16)
-all_sizes = pytest.mark.parametrize("size", [TINY, NARROW, MEDIUM, WIDE])
 
 
 async def command(on: Driver, line: str) -> None:

@@ -13,15 +13,11 @@ from minisgl_tui.tui.screens.command import CommandScreen
 from minisgl_tui.tui.selection import Target
 from minisgl_tui.tui.sources.local import LocalSource
 from minisgl_tui.tui.watches import Watch, shown, sparks
+from textual import events
 from textual.widgets import Input
 
-from .pilot import MEDIUM, NARROW, WIDE, Driver, running
+from .pilot import NARROW, WIDE, Driver, all_sizes, running
 from .toy import ROOMY, make_source
-
-TINY = (60, 16)
-all_sizes = pytest.mark.parametrize(
-    "size", [TINY, NARROW, MEDIUM, WIDE], ids=["60x16", "80x24", "120x36", "200x50"]
-)
 
 
 async def command(on: Driver, line: str) -> None:
@@ -391,3 +387,26 @@ def test_values_are_short_and_what_is_not_there_is_a_dash() -> None:
     assert sparks([0, 5, 10]) == "▁▅█" and sparks([3, 3]) == "▁▁"
     with pytest.raises(UserError, match="asks about events"):
         Watch("ev == 'evicted'")
+
+
+@pytest.mark.parametrize("keys", [":goto 2:1\r", ":goto 2:1"])
+async def test_what_is_typed_before_the_line_is_open_is_not_lost(keys: str) -> None:
+    async with running() as on:
+        await on.step(4)
+        for key in keys:  # all at once, as a fast hand or a paste does
+            name = {":": "colon", "\r": "enter", " ": "space"}.get(key, key)
+            on.app.post_message(events.Key(name, key))
+        if keys.endswith("\r"):
+            await on.until(lambda: str(on.store.position) == "2:1")
+        else:
+            await on.until(lambda: on.text().endswith("\n :goto 2:1"))
+        assert on.store.state.step == (2 if keys.endswith("\r") else 4)
+
+
+async def test_a_short_message_does_not_lie_over_the_command_line() -> None:
+    async with running() as on:
+        on.app.notify("said a moment ago")
+        await on.press("colon", *"goto 99", "enter")
+        await on.until(lambda: "there is no step 99" in on.text())
+        assert "said a moment ago" in "\n".join(on.lines()[:4])
+        assert "✗ there is no step 99; the recording goes to" in on.lines()[-2]

@@ -7,18 +7,20 @@ from minisgl_tui.engine import events as ev
 from minisgl_tui.engine.config import EngineConfig
 from minisgl_tui.engine.sampling import SamplingParams
 from minisgl_tui.engine.state import RETAIN_FINISHED, ROOT
-from minisgl_tui.tui.selection import Target
+from minisgl_tui.tui.selection import NOTHING, Target
 from minisgl_tui.tui.store import Store
 from minisgl_tui.tui.text import cell_len, plain
 from minisgl_tui.tui.views.base import View
 from minisgl_tui.tui.views.batch import BatchView
 from minisgl_tui.tui.views.blocks import BlocksView
+from minisgl_tui.tui.views.causes import CausesView
 from minisgl_tui.tui.views.events import EventsView
 from minisgl_tui.tui.views.lints import LintsView
 from minisgl_tui.tui.views.requests import RequestsView
 from minisgl_tui.tui.views.statistics import StatisticsView
 from minisgl_tui.tui.views.status import hint_line, status_lines, step_summary
 from minisgl_tui.tui.views.timeline import TimelineView
+from minisgl_tui.tui.views.tokens import TokensView
 from minisgl_tui.tui.views.tree import TreeView
 from minisgl_tui.tui.views.why import WhyView
 
@@ -325,6 +327,16 @@ def test_no_line_is_wider_than_its_pane(make_view: Callable[[], View], width: in
             store.select(Target("request", store.state.step % 4))
             too_wide = [ln for ln in shown(view, store, width).splitlines() if cell_len(ln) > width]
             assert not too_wide
+
+
+@pytest.mark.parametrize("make_view", [*VIEWS, CausesView, lambda: TokensView(0)])
+def test_a_view_that_was_never_drawn_has_no_lines_and_leads_nowhere(
+    make_view: Callable[[], View],
+) -> None:
+    view = make_view()
+    assert view.items == view.body_lines == 0
+    assert view.target(0) is view.place(0) is None
+    assert not view.rests(0) and view.first_linked(NOTHING) is None
 
 
 def test_requests_long_gone_leave_no_trace_behind() -> None:

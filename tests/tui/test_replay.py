@@ -154,7 +154,7 @@ def test_a_dump_shows_the_panes_at_a_position(
     text = capsys.readouterr().out
     for name in ("Batch", "Why", "Requests", "Tree", "Blocks"):
         assert f"── {name} ── " in text
-    assert f"◂ 3:11 of {live.now.step}" in text and "budget 20" in text
+    assert f"◂ 3:11 of {live.now.step}\n" in text and "budget 20" in text
     decided = live.past.record(live.past.records_until(live.past.end_of_step(3)) - 1)
     assert len(decided.events) > 3
     assert "You are a careful guide" in text  # a node of the tree, in words

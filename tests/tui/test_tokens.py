@@ -19,13 +19,8 @@ from minisgl_tui.tui.views.tokens import (
     share_bar,
 )
 
-from .pilot import MEDIUM, NARROW, WIDE, running
+from .pilot import NARROW, TINY, all_sizes, running
 from .toy import ROOMY, Session, make_source
-
-TINY = (60, 16)
-all_sizes = pytest.mark.parametrize(
-    "size", [TINY, NARROW, MEDIUM, WIDE], ids=["60x16", "80x24", "120x36", "200x50"]
-)
 
 
 def with_logprobs(session: Session) -> None:

@@ -50,6 +50,15 @@ async def test_events_go_back_and_on_one_by_one() -> None:
         assert any("s takes a step" in toast for toast in on.toasts())
 
 
+async def test_within_a_step_those_that_run_are_not_said_to_be_left_out() -> None:
+    async with running(MEDIUM) as on:
+        await stepped(on, 4)
+        await on.press("colon", *"goto 4:0", "enter")
+        await on.until(lambda: str(on.store.position) == "4:0")
+        assert f"running, not scheduled yet: {len(on.store.state.running)}" in on.text()
+        assert "not in this step" not in on.text() and "admitted since" not in on.text()
+
+
 async def test_the_engine_runs_on_while_the_past_is_looked_at() -> None:
     async with running() as on:
         await on.step(3)

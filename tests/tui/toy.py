@@ -7,9 +7,11 @@ from collections.abc import Callable, Sequence
 from minisgl_tui.engine.config import EngineConfig
 from minisgl_tui.engine.debugger import Arrival
 from minisgl_tui.engine.engine import Engine
+from minisgl_tui.engine.fork import Spelling
 from minisgl_tui.engine.plan import Row
 from minisgl_tui.engine.sampling import SamplingParams
 from minisgl_tui.engine.simulate import SimulatedRunner
+from minisgl_tui.engine.trace import Piece
 from minisgl_tui.tui.sources.base import ModelInfo
 from minisgl_tui.tui.sources.local import LocalSource, ReportProgress, Session
 
@@ -59,6 +61,10 @@ class WordCodec:
     def chat_frame(self) -> tuple[str, str]:
         return SYSTEM, ""
 
+    def spelling(self) -> Spelling:
+        pieces = {token: Piece(word, word.encode()) for token, word in enumerate(self.words)}
+        return Spelling(pieces, self.encode)
+
     def decode(self, ids: Sequence[int]) -> str:
         return "".join(self.words[i] for i in ids)
 
@@ -86,6 +92,9 @@ class ByteCodec:
 
     def chat_frame(self) -> tuple[str, str]:
         return "", ""
+
+    def spelling(self) -> Spelling:
+        return Spelling({byte: Piece(chr(byte), bytes([byte])) for byte in range(256)})
 
 
 CONFIG = EngineConfig(block_size=4, num_blocks=24, max_batch_tokens=20, max_model_len=256)

@@ -48,7 +48,7 @@ class BreakpointsScreen(ModalScreen[str | Stop | None]):
     def on_mount(self) -> None:
         box = self.query_one("#breakpoints-box")
         box.border_title = "Breakpoints"
-        box.border_subtitle = "a add · space on/off · d remove · enter last hit · esc"
+        box.border_subtitle = "esc · a add · space on/off · d remove · enter last hit"
         self.sync()
 
     def sync(self) -> None:
@@ -73,7 +73,7 @@ class BreakpointsScreen(ModalScreen[str | Stop | None]):
                 [("No breakpoints yet.", "text")],
                 [],
                 [("a      type a condition, such as free < 10", "dim")],
-                [("b      in a pane: stop at what happens to the line under the cursor", "dim")],
+                [("b      in a pane: stop at what the cursor is on", "dim")],
             ]
         room = max(12, width - 56)
         head = "".join(pad_left(name, size) + " " for name, size in _NUMBERS)

@@ -7,13 +7,13 @@ from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
-from textual.screen import ModalScreen
 from textual.widgets import Input, Static
 
 from ..commands import COMMANDS, Command
 from ..completion import Choices, split
 from ..text import Line, clip, pad, visible, wrap
 from ..widgets.bars import Bar
+from .typing import TypingScreen
 
 if TYPE_CHECKING:
     from .main import MainScreen
@@ -22,7 +22,7 @@ SHOWN = 8  # choices at a time
 LONGEST = 4  # lines of an error
 
 
-class CommandScreen(ModalScreen[str | None]):
+class CommandScreen(TypingScreen[str | None]):
     """Gives the line that was typed, or None. It is carried out by `MainScreen`."""
 
     BINDINGS: ClassVar[list[BindingType]] = [

@@ -6,16 +6,16 @@ from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
-from textual.screen import ModalScreen
 from textual.widgets import Input, Static
 
 from ...engine.errors import UserError
 from ..event_filter import EventFilter, read
+from .typing import TypingScreen
 
 _NOTE = "`req 7`, `node 3`, `block 812`, `kind preempted`, `step 120`, or any words; empty: all"
 
 
-class FilterScreen(ModalScreen[EventFilter | None]):
+class FilterScreen(TypingScreen[EventFilter | None]):
     """Gives the filter, one without a text for all events, or None if there was second thought."""
 
     BINDINGS: ClassVar[list[BindingType]] = [

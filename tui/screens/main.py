@@ -15,6 +15,7 @@ from ...engine.debugger import Mode
 from ...engine.events import Position
 from ..actions import CHOOSE, LOOK, MOVE, RUN, TIME, bindings, key, table
 from ..event_filter import EventFilter
+from ..forking import Forked
 from ..selection import Target
 from ..sources.base import Source
 from ..store import Store
@@ -150,6 +151,10 @@ class MainScreen(Travelling):
     def show_other_run(self, by: int) -> None:
         """The run before this one, or after it. Raises `UserError` if there is none."""
         cast("DebuggerApp", self.app).runs.show_other(by)
+
+    def show_fork(self, forked: Forked) -> None:
+        """The fork in all panes, as a run before this one."""
+        cast("DebuggerApp", self.app).runs.add_fork(self, forked)
 
     def look_like(self, other: "MainScreen") -> None:
         """Show the same pane as ``other``, zoomed or not, and watch the same values."""
@@ -523,6 +528,10 @@ class MainScreen(Travelling):
             if number != self.active:
                 pane.reveal()
         self.sync()
+
+    @on(Pane.Sized)
+    def _pane_sized(self) -> None:
+        self.query_one("#rule", Bar).sync()
 
     @on(Pane.Clicked)
     def _pane_clicked(self, message: Pane.Clicked) -> None:

@@ -6,8 +6,9 @@ from textual import events, on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
-from textual.screen import ModalScreen
 from textual.widgets import Input, Static
+
+from .typing import TypingScreen
 
 
 class PromptInput(Input):
@@ -20,7 +21,7 @@ class PromptInput(Input):
         self.replace(" ".join(line for line in lines if line), *self.selection)
 
 
-class PromptScreen(ModalScreen[str | None]):
+class PromptScreen(TypingScreen[str | None]):
     """Gives the text, or None if there was second thought."""
 
     BINDINGS: ClassVar[list[BindingType]] = [

@@ -13,6 +13,7 @@ from ...engine.errors import UserError
 from ...engine.events import Position
 from ...engine.positions import parse
 from ..diff import differences
+from ..forking import Forked, read_changes
 from ..hunt import Hunt, Search
 from ..selection import Target
 from ..sources.base import Source
@@ -23,6 +24,7 @@ from ..views.why import WhyView
 from ..widgets.pane import Pane
 from .commanding import Commanding
 from .diff import DiffScreen
+from .fork import ForkingScreen, ForkScreen
 from .layout import WHY
 
 _TICK = 0.05  # seconds between two pictures while the past is played
@@ -261,6 +263,29 @@ class Travelling(Commanding):
         then = store.past.state_at(marks[name])
         lines = differences(then, store.state)
         self.app.push_screen(DiffScreen(f"{marks[name]} → {store.position}", lines))
+
+    # --- forks -----------------------------------------------------------------------------------
+
+    def action_fork(self) -> None:
+        self.type_command("fork ")
+
+    def fork(self, text: str) -> None:
+        """Run on from here with the changes in ``text``, beside the run. Raises `UserError`."""
+        store = self.store
+        changes = read_changes(text, store.config)
+        self.stay()
+
+        def made(forked: Forked | UserError | None) -> None:
+            if isinstance(forked, UserError):
+                self.type_command(f"fork {text}", str(forked))
+            elif forked is not None:
+                self.app.push_screen(ForkScreen(store, forked), self._fork_chosen)
+
+        self.app.push_screen(ForkingScreen(store, store.position, changes), made)
+
+    def _fork_chosen(self, forked: Forked | None) -> None:
+        if forked is not None:
+            self._whole.show_fork(forked)
 
     # --- why -------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from ...engine.breakpoints import BreakpointInfo
 from ...engine.config import EngineConfig
 from ...engine.debugger import Mode
 from ...engine.events import Position, StepRecord
+from ...engine.fork import Spelling
 from ...engine.history import History
 from ...engine.state import EngineState
 from ...engine.stops import Stop, Stopped
@@ -27,8 +28,8 @@ class Detokenizer(Protocol):
 
 class Codec(Protocol):
     """Token ids to text; ``token`` is the text of a single one, for display, ``detokenizer``
-    follows an answer after ``prompt`` token by token, and ``chat_frame`` is what the chat template
-    puts before and after a question."""
+    follows an answer after ``prompt`` token by token, ``chat_frame`` is what the chat template puts
+    before and after a question, and ``spelling`` is for replacing texts in prompts."""
 
     def decode(self, ids: Sequence[int]) -> str: ...
 
@@ -37,6 +38,8 @@ class Codec(Protocol):
     def token(self, token_id: int) -> str: ...
 
     def chat_frame(self) -> tuple[str, str]: ...
+
+    def spelling(self) -> Spelling: ...
 
 
 class Encoder(Codec, Protocol):

@@ -11,6 +11,7 @@ from pathlib import Path
 from ...engine.debugger import Debugger
 from ...engine.errors import UserError
 from ...engine.events import Position
+from ...engine.fork import Spelling
 from ...engine.playback import ONLY_PLAYED, Playback
 from ...engine.trace import Header, Piece
 from ...engine.trace_file import Trace
@@ -46,6 +47,9 @@ class RecordedCodec:
 
     def chat_frame(self) -> tuple[str, str]:
         return self._frame
+
+    def spelling(self) -> Spelling:
+        return Spelling(self._vocabulary)
 
     def raw(self, token_id: int) -> bytes:
         """The bytes that a token adds to a text."""

@@ -31,6 +31,7 @@ class BatchView(RequestLines):
         self._store, self._width = store, width
         self._table = fit_table(COLUMNS, width, 10)
         state = store.state
+        self._over = store.past.ends_record(store.position)  # one looks at a whole step
         self._rows: Sequence[RowState] = state.rows
         self._deferred = next((n for n in state.notes if isinstance(n, ev.Deferred)), None)
         self._preempted = {n.req: n for n in state.notes if isinstance(n, ev.Preempted)}
@@ -40,7 +41,8 @@ class BatchView(RequestLines):
         ids = [row.req for row in self._rows]
         self._headings: dict[int, str] = {}
         if idle:
-            self._headings[len(ids)] = f"running, not in this step: {len(idle)}"
+            words = "not in this step" if self._over else "not scheduled yet"
+            self._headings[len(ids)] = f"running, {words}: {len(idle)}"
             ids += [-1, *idle]
         if state.waiting:
             self._headings[len(ids)] = f"waiting: {len(state.waiting)}"
@@ -97,7 +99,7 @@ class BatchView(RequestLines):
         if request.status in (Status.WAITING, Status.PREEMPTED):
             return self._waiting_row(request)
         starved = self._starved.get(request.id)
-        why = f"got nothing: {starved.why.replace('_', ' ')}" if starved else "admitted since"
+        why = f"got nothing: {starved.why.replace('_', ' ')}" if starved else ""
         return self._reason_row(request, request.status.value, why)
 
     def _batch_row(self, row: RowState) -> Line:

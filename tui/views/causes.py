@@ -18,10 +18,14 @@ class CausesView(View):
     name = "Why"
     about = "why something is as it is; enter goes to the event that a line quotes"
 
-    def update(self, store: Store, width: int, height: int) -> None:
-        question = store.question
+    def __init__(self) -> None:
+        super().__init__()
         self._causes: list[Cause] = []
         self._lines: list[Line] = []
+
+    def update(self, store: Store, width: int, height: int) -> None:
+        question = store.question
+        self._causes, self._lines = [], []
         if question is None:
             self.keys = []
             return

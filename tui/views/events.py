@@ -98,6 +98,8 @@ class EventsView(View):
 
     @property
     def items(self) -> int:
+        if self._events is None:  # nothing has been looked up yet
+            return 0
         return len(self._all) if self._filter is None else len(self._found)
 
     def number(self, item: int) -> int:
@@ -119,7 +121,7 @@ class EventsView(View):
         return self.number(item) if 0 <= item < self.items else None
 
     def find(self, anchor: object) -> int | None:
-        if not isinstance(anchor, int):
+        if not isinstance(anchor, int) or not self.items:
             return None
         if self._filter is None:
             item = self._all.end - 1 - anchor

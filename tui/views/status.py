@@ -91,9 +91,10 @@ def _past(store: Store) -> Line:
     elif not store.replays:
         behind = store.last_step - store.position.step
         playing = store.mode is not Mode.PAUSED
-        words = f" LIVE +{behind:,} " if playing else f" paused +{behind:,} "
-        stale = store.link is not None and link_trouble(store.link)
-        shown.append((words, "dim" if stale else "good" if playing else "warn"))
+        stale = link_trouble(store.link) if store.link else ""
+        end = f"◌ {stale}" if stale else "LIVE" if playing else "paused"
+        style = "dim" if stale else "good" if playing else "warn"
+        shown.append((f" {end} +{behind:,} ", style))
     return shown
 
 
@@ -129,7 +130,8 @@ def _pool_line(store: Store, used: int, width: int) -> Line:
         numbers.append((of, "dim"))
         room -= len(of)
     parts = ((used, "█", "held"), (cached, "▒", "evictable"), (state.free, "░", "faint"))
-    left: Line = [(" kv ", "dim"), *bar(parts, max(0, min(60, room))), *numbers]
+    drawn = bar(parts, max(0, min(60, room)))
+    left: Line = [(" kv ", "dim"), *drawn, *numbers] if drawn else numbers
     return spread(left, right, width)
 
 

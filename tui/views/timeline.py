@@ -27,8 +27,8 @@ LEGEND = (
 )
 _RANK = {code: rank for rank, (code, *_) in enumerate(LEGEND, 1)}
 _LOOKS = [(" ", "text"), *((glyph, style) for _, glyph, style, _ in LEGEND)]
-_LABEL = len(" #1234 12345 ")
-_MOST = 12  # levels of zoom
+LABEL = len(" #1234 12345 ")
+MOST_LEVELS = 12  # levels of zoom
 _SHIFT = 8  # columns
 _NOBODY = "no request in these steps: press i to send a prompt"
 
@@ -47,7 +47,7 @@ class TimelineView(View):
         self._lives: list[Life] = []
 
     def update(self, store: Store, width: int, height: int) -> None:
-        self._room = max(8, width - _LABEL)
+        self._room = max(8, width - LABEL)
         self._now, self._last = store.state.step, store.steps.last
         self._lay_out(store)
         first = self._left << self.level
@@ -56,7 +56,7 @@ class TimelineView(View):
         shown = plural(len(self._lives), "request")
         self.subtitle = f"{shown} · {plural(each, 'step')} a column"
         self.header = self._ruler() if self._lives else [[(_NOBODY, "dim")]]
-        self.footer = [[], *_legend(width)] if self._lives and height >= 9 else []
+        self.footer = [[], *legend(width)] if self._lives and height >= 9 else []
         if line := _of_selected(store, width):
             self.footer = [line, *self.footer[1:]]
 
@@ -75,7 +75,7 @@ class TimelineView(View):
         self._back = max(left - newest, min(self._back, left - oldest))
         self._left = left - self._back
 
-    def _ruler(self) -> list[Line]:
+    def _ruler(self, heads: tuple[str, str] = ("req", "hit")) -> list[Line]:
         """The numbers of steps above the columns, and where the step looked at is."""
         numbers, ticks = [" "] * (self._room + 8), [" "] * self._room
         for i in range(self._room):
@@ -85,11 +85,11 @@ class TimelineView(View):
                 numbers[i : i + len(text)] = text
                 ticks[i] = "┴"
         here = (self._now >> self.level) - self._left
-        label = f"{'req':>6} {'cached':>6}"[:_LABEL].ljust(_LABEL)
+        label = f"{heads[0]:>6} {heads[1]:>5} "
         above: Line = [(label, "heading"), ("".join(numbers[: self._room]), "dim")]
-        below: Line = [(" " * _LABEL + "".join(ticks), "faint")]
+        below: Line = [(" " * LABEL + "".join(ticks), "faint")]
         if 0 <= here < self._room:
-            lead = " " * _LABEL + "".join(ticks[:here])
+            lead = " " * LABEL + "".join(ticks[:here])
             below = [(lead, "faint"), ("▼", "accent"), ("".join(ticks[here + 1 :]), "faint")]
         return [above, below]
 
@@ -112,21 +112,17 @@ class TimelineView(View):
         life = self._lives[i]
         cached = str(life.cached) if life.cached else ""
         lead: Line = [(f"{f'#{life.id}':>6} ", "strong"), (f"{cached:>5} ", "held")]
-        codes = self._codes(life)
-        cut = (self._now >> self.level) - self._left + 1
-        for part, later in ((codes[: max(0, cut)], False), (codes[max(0, cut) :], True)):
-            for code, run in groupby(part):
-                glyph, style = _LOOKS[code]
-                if code == _RANK[ENDED]:
-                    glyph, style = STATUS_GLYPHS.get(life.reason, (glyph, style))
-                lead.append((glyph * sum(1 for _ in run), "faint" if later else style))
-        return lead
+        cut = max(0, (self._now >> self.level) - self._left + 1)
+        codes = self._codes(life, self._last)
+        later = [(text, "faint") for text, _ in painted(life, codes[cut:])]
+        return [*lead, *painted(life, codes[:cut]), *later]
 
-    def _codes(self, life: Life) -> bytearray:
-        """What each column shows, as ranks: 0 where the request is not there."""
+    def _codes(self, life: Life, known: int) -> bytearray:
+        """What each column shows, as ranks: 0 where the request is not there, or after the step
+        ``known``, the last of its run."""
         level, left, room = self.level, self._left, self._room
         codes = bytearray(room)
-        for span in life.spans(left << level, min(((left + room) << level) - 1, self._last)):
+        for span in life.spans(left << level, min(((left + room) << level) - 1, known)):
             rank = _RANK[span.kind]
             first, last = (span.start >> level) - left, (span.end >> level) - left
             codes[first + 1 : last] = bytes((rank,)) * (last - first - 1)
@@ -150,9 +146,20 @@ class TimelineView(View):
         return item
 
     def scale(self, item: int, by: int) -> int:
-        self.level = max(0, min(_MOST, self.level - by))
+        self.level = max(0, min(MOST_LEVELS, self.level - by))
         self._back = 0
         return item
+
+
+def painted(life: Life, codes: bytearray) -> Line:
+    """The columns of a request as glyphs."""
+    line: Line = []
+    for code, run in groupby(codes):
+        glyph, style = _LOOKS[code]
+        if code == _RANK[ENDED]:
+            glyph, style = STATUS_GLYPHS.get(life.reason, (glyph, style))
+        line.append((glyph * sum(1 for _ in run), style))
+    return line
 
 
 def _selected(store: Store) -> Life | None:
@@ -187,7 +194,7 @@ def _of_selected(store: Store, width: int) -> Line:
     return [(clip(f"◆ #{selected.id}: {' · '.join(words)}", width), "accent")]
 
 
-def _legend(width: int) -> list[Line]:
+def legend(width: int) -> list[Line]:
     """What the glyphs mean, on as many lines as that takes."""
     lines: list[Line] = [[]]
     for _, glyph, style, word in LEGEND:

@@ -108,6 +108,9 @@ class Pane(LineWidget, can_focus=True):
             super().__init__()
             self.pane = pane
 
+    class Sized(Message):
+        """A pane has come to its size, and only now shows what it is there for."""
+
     def __init__(self, view: View, store: Store, number: int = 0, id: str | None = None) -> None:
         super().__init__(id=id, classes="pane")
         self.view = view
@@ -134,6 +137,9 @@ class Pane(LineWidget, can_focus=True):
             self.border_title = f"{self.number} {view.name}"
 
     # --- drawing ---------------------------------------------------------------------------------
+
+    def on_resize(self) -> None:  # beside that of `LineWidget`, which Textual calls too
+        self.post_message(self.Sized())
 
     def rows(self, width: int, height: int) -> list[Row]:
         view = self.view
