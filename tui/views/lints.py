@@ -18,9 +18,14 @@ class LintsView(View):
     name = "Lints"
     about = "what goes badly and what to try, the worst first; enter goes to where it was found"
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._lines: list[Line] = []
+        self._places: list[Position | None] = []
+
     def update(self, store: Store, width: int, height: int) -> None:
         lints = store.lints
-        self._lines: list[Line] = []
+        self._lines = []
         keys: list[Target | None] = []
         places: list[Position | None] = []
         for lint in lints.lints:
