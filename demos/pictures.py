@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from ..tui.app import DebuggerApp
 from ..tui.cli import main
+from ..tui.screens.fork import ForkingScreen
 from ..tui.sources.recorded import RecordedSource
 
 PLACE = Path(__file__).parent
@@ -32,6 +33,12 @@ PICTURES = (
     Picture("why", "preemption-storm", (140, 44), ("right_square_bracket", "x")),
     Picture("tokens", "three-chats", (120, 30), ("L", "t", *"jjjj")),
     Picture("timeline", "preemption-storm", (120, 30), ("L", "7", "z")),
+    Picture(
+        "fork",
+        "preemption-storm",
+        (120, 46),
+        ("right_square_bracket", "F", *"num_blocks=128", "enter", *"jjjjjjjjjjjjj"),
+    ),
 )
 
 
@@ -52,6 +59,8 @@ async def draw(picture: Picture, file: Path) -> str:
         for key in picture.keys:
             await pilot.press(key)
             await pilot.pause(SETTLED)
+            while isinstance(app.screen, ForkingScreen):
+                await pilot.pause(SETTLED)
         return app.export_screenshot()
 
 

@@ -105,7 +105,8 @@ def sweep(name: str, forks: Sequence[Fork]) -> list[str]:
         lines.append(pad(head, label) + "".join(f"{cell:>10}" for cell in cells))
     shared = [note for note in first.notes if all(note in fork.notes for fork in forks)]
     told = []
-    if any(fork.diverged is not None for fork in forks):
+    estimates = any(fork.diverged is not None for fork in forks)
+    if estimates and not any(str(first.costs) in note for note in shared):
         told = [f"~ is estimated: {first.costs}"]
     return [*lines, "", *told, *shared]
 

@@ -118,6 +118,7 @@ async def test_the_pictures_show_what_they_are_of(recordings: Path) -> None:
     for name, words in (
         ("why", "#15 waits to be readmitted"),
         ("timeline", "16 requests · 1 step"),
+        ("fork", "Figures from 9:15 on, with num_blocks=128"),
     ):
         picture = next(p for p in PICTURES if p.name == name)
         assert picture.demo == "preemption-storm"
