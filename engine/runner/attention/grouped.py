@@ -14,6 +14,7 @@ from typing import ClassVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ...models.base import Attend, AttentionSpec
@@ -23,6 +24,7 @@ from .sharing import Group, share
 
 TILE_TOKENS = 128
 MOST_SCORES = 1 << 22  # elements of one product, over all heads
+FEW_SCORES = 3 << 10  # up to so many, PyTorch's fused kernel takes less time than two products
 
 
 class GroupedAttention:
@@ -79,6 +81,11 @@ class _Part:
         """The output of a tile's queries, ``[KV * B, T * group, Dv]``."""
         first, last = tile.queries.start * self.spec.group, tile.queries.stop * self.spec.group
         queries, k, v = queries[:, first:last], k[:, tile.keys], v[:, tile.keys]
+        if self.shared is None and _are_few(queries, k, self.spec):
+            mask = None if tile.mask is None else tile.mask[None]
+            return F.scaled_dot_product_attention(
+                queries[None], k[None], v[None], mask, scale=self.spec.scale
+            )[0]
         scores = _scores(queries, k, tile.mask, self.spec)
         if self.shared is None:
             return torch.bmm(scores.softmax(dim=-1), v)
@@ -90,6 +97,14 @@ class _Part:
         common = together.shape[-1]
         of_shared = weights[..., :common].view(heads, -1, common) @ shared_v
         return torch.baddbmm(of_shared.view(*rows, -1), weights[..., common:], v)
+
+
+def _are_few(queries: Tensor, k: Tensor, spec: AttentionSpec) -> bool:
+    """Whether the fused kernel is faster: oneDNN, which multiplies bfloat16 on CPUs, takes 15 µs to
+    begin a product."""
+    if queries.dtype != torch.bfloat16 or queries.device.type != "cpu" or spec.softcap is not None:
+        return False
+    return queries.shape[0] * queries.shape[1] * k.shape[1] <= FEW_SCORES
 
 
 def _scores(queries: Tensor, k: Tensor, mask: Tensor | None, spec: AttentionSpec) -> Tensor:
