@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .base import Attend, Scoring
 from .config import ModelConfig
-from .linear import Linear, multiply_packed, pack, packs
+from .linear import Layouts, Linear, adapt_linears, packs
 from .moe import Experts
 from .rope import inverse_frequencies
 
@@ -115,7 +115,7 @@ class Decoder(nn.Module):
         self.lm_head = (
             None if config.tied_embeddings else Linear(config.hidden_size, config.vocab_size, False)
         )
-        self.packed_head: Tensor | None = None  # of tied embeddings
+        self.tied_head: Layouts | None = None
         # Not a buffer: it stays float32 whatever the weights are, and no checkpoint holds it.
         self.inverse_frequencies = inverse_frequencies(config.rope, config.head_dim)
 
@@ -140,18 +140,17 @@ class Decoder(nn.Module):
         return self._head(self.norm(x[sample_rows])).float()
 
     def pack(self) -> None:
-        """Rearrange the weights for the processor, where that pays. They cannot be read then."""
-        for module in self.modules():
-            if isinstance(module, Linear):
-                module.pack()
+        """Let the weights be rearranged for the processor, where that pays. They cannot be read
+        then."""
+        adapt_linears(self)
         if self.lm_head is None and packs(self.embed_tokens):
-            self.packed_head = pack(self.embed_tokens)
+            self.tied_head = Layouts(self.embed_tokens, shared=True)
 
     def _head(self, x: Tensor) -> Tensor:
         if self.lm_head is not None:
             return self.lm_head(x)
-        if self.packed_head is not None:
-            return multiply_packed(x, self.packed_head)
+        if self.tied_head is not None:
+            return self.tied_head.multiply(x)
         return F.linear(x, self.embed_tokens)
 
     def rotations(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
