@@ -15,6 +15,8 @@ from .linear import Layouts, Linear, adapt_linears, packs
 from .moe import Experts
 from .rope import inverse_frequencies
 
+_SIGNS = torch.tensor([[1.0], [-1.0]], dtype=torch.bfloat16)
+
 
 class RMSNorm(nn.Module):
     """``x / rms(x) * weight`` over the last dimension, computed in float32."""
@@ -25,7 +27,12 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
+        weight = self.weight
+        if x.shape[0] == 1 and x.dtype == torch.bfloat16 and x.device.type == "cpu":
+            # Eight small kernels there, but layer norm is one, and the same where the mean is 0.
+            pair = x.unsqueeze(-2) * _SIGNS
+            return F.layer_norm(pair, pair.shape[-2:], eps=self.eps).select(-2, 0) * weight
+        return F.rms_norm(x, weight.shape, weight, self.eps)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -52,13 +59,13 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
         qkv = self.qkv_proj(x).view(x.shape[0], -1, self.head_dim)
-        qk, v = qkv.split((self.heads + self.kv_heads, self.kv_heads), dim=1)
+        qk, v = qkv.split_with_sizes((self.heads + self.kv_heads, self.kv_heads), dim=1)
         if self.q_norm is not None and self.k_norm is not None:
             q, k = qk.split((self.heads, self.kv_heads), dim=1)
             qk = torch.cat((self.q_norm(q), self.k_norm(k)), dim=1)
         if self.rotary:
             qk = rotate(qk, cos, sin)
-        q, k = qk.split((self.heads, self.kv_heads), dim=1)
+        q, k = qk.split_with_sizes((self.heads, self.kv_heads), dim=1)
         out = attend(self.layer, q, k, v)
         return self.o_proj(out.reshape(x.shape[0], -1))
 
