@@ -15,7 +15,7 @@ from .linear import Layouts, Linear, adapt_linears, packs
 from .moe import Experts
 from .rope import inverse_frequencies
 
-_SIGNS = torch.tensor([[1.0], [-1.0]], dtype=torch.bfloat16)
+_SIGNS = torch.tensor([[1.0], [-1.0]], dtype=torch.bfloat16, device="cpu")
 
 
 class RMSNorm(nn.Module):
