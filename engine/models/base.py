@@ -78,7 +78,8 @@ class CausalLM(Protocol):
     def parameters(self) -> Iterator[torch.nn.Parameter]: ...
 
     def pack(self) -> None:
-        """Rearrange the weights for the processor, where that pays. They cannot be read then."""
+        """Let the weights be rearranged for the processor, where that pays. They cannot be read
+        then."""
         ...
 
 

@@ -22,7 +22,7 @@ from ..errors import UserError
 from .base import Attend, AttentionSpec, Scoring
 from .examine import examine, read_model, refused
 from .files import Stored, read_json, survey
-from .linear import pack_linears
+from .linear import adapt_foreign_linears
 from .packing import check_packing
 from .places import remedy
 from .probe import Refusal, on_one_line
@@ -109,7 +109,9 @@ class BridgedModel:
             return q.new_zeros(q.shape[0], spec.num_heads, spec.value_dim)
 
         tokens = torch.arange(_TRIED_TOKENS, device=self.model.device)
-        pack_linears(self.model, lambda: self(tokens, tokens, attend, tokens[-1:]).tolist())
+        adapt_foreign_linears(
+            self.model, lambda: self(tokens, tokens, attend, tokens[-1:]).tolist()
+        )
 
 
 class TransformersCheckpoint:

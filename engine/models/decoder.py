@@ -11,9 +11,11 @@ from torch import Tensor, nn
 
 from .base import Attend, Scoring
 from .config import ModelConfig
-from .linear import Linear, multiply_packed, pack, packs
+from .linear import Layouts, Linear, adapt_linears, packs
 from .moe import Experts
 from .rope import inverse_frequencies
+
+_SIGNS = torch.tensor([[1.0], [-1.0]], dtype=torch.bfloat16, device="cpu")
 
 
 class RMSNorm(nn.Module):
@@ -25,7 +27,12 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
+        weight = self.weight
+        if x.shape[0] == 1 and x.dtype == torch.bfloat16 and x.device.type == "cpu":
+            # Eight small kernels there, but layer norm is one, and the same where the mean is 0.
+            pair = x.unsqueeze(-2) * _SIGNS
+            return F.layer_norm(pair, pair.shape[-2:], eps=self.eps).select(-2, 0) * weight
+        return F.rms_norm(x, weight.shape, weight, self.eps)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -33,8 +40,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
     ``sin`` comes negated in its first half.
     """
-    first, second = x.chunk(2, dim=-1)
-    return torch.addcmul(x * cos, torch.cat((second, first), dim=-1), sin)
+    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, dims=-1), sin)
 
 
 class Attention(nn.Module):
@@ -53,13 +59,13 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
         qkv = self.qkv_proj(x).view(x.shape[0], -1, self.head_dim)
-        qk, v = qkv.split((self.heads + self.kv_heads, self.kv_heads), dim=1)
+        qk, v = qkv.split_with_sizes((self.heads + self.kv_heads, self.kv_heads), dim=1)
         if self.q_norm is not None and self.k_norm is not None:
             q, k = qk.split((self.heads, self.kv_heads), dim=1)
             qk = torch.cat((self.q_norm(q), self.k_norm(k)), dim=1)
         if self.rotary:
             qk = rotate(qk, cos, sin)
-        q, k = qk.split((self.heads, self.kv_heads), dim=1)
+        q, k = qk.split_with_sizes((self.heads, self.kv_heads), dim=1)
         out = attend(self.layer, q, k, v)
         return self.o_proj(out.reshape(x.shape[0], -1))
 
@@ -116,7 +122,7 @@ class Decoder(nn.Module):
         self.lm_head = (
             None if config.tied_embeddings else Linear(config.hidden_size, config.vocab_size, False)
         )
-        self.packed_head: Tensor | None = None  # of tied embeddings
+        self.tied_head: Layouts | None = None
         # Not a buffer: it stays float32 whatever the weights are, and no checkpoint holds it.
         self.inverse_frequencies = inverse_frequencies(config.rope, config.head_dim)
 
@@ -141,18 +147,17 @@ class Decoder(nn.Module):
         return self._head(self.norm(x[sample_rows])).float()
 
     def pack(self) -> None:
-        """Rearrange the weights for the processor, where that pays. They cannot be read then."""
-        for module in self.modules():
-            if isinstance(module, Linear):
-                module.pack()
+        """Let the weights be rearranged for the processor, where that pays. They cannot be read
+        then."""
+        adapt_linears(self)
         if self.lm_head is None and packs(self.embed_tokens):
-            self.packed_head = pack(self.embed_tokens)
+            self.tied_head = Layouts(self.embed_tokens, shared=True)
 
     def _head(self, x: Tensor) -> Tensor:
         if self.lm_head is not None:
             return self.lm_head(x)
-        if self.packed_head is not None:
-            return multiply_packed(x, self.packed_head)
+        if self.tied_head is not None:
+            return self.tied_head.multiply(x)
         return F.linear(x, self.embed_tokens)
 
     def rotations(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

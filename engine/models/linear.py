@@ -1,8 +1,11 @@
 """Matrix products with weights, in the layout that the processor likes best.
 
-oneDNN, which PyTorch uses on CPUs, rearranges a weight before it multiplies unless that has been
-done once before. Rearranged ("packed") weights make a product of few rows up to 1.7 times as fast.
-The operators that do it are not public API: they are called in this file only, and where they are
+On CPUs in bfloat16 there are two ways to multiply, and each wants its own layout. oneDNN, which
+PyTorch uses, rearranges a weight before it multiplies unless that has been done once before:
+rearranged ("packed") weights make a product of a few rows up to 1.7 times as fast. For one row, the
+step of a single stream, PyTorch's own kernel reads the weight as it is, in 4/5 of the time.
+
+The operators that pack are not public API: they are called in this file only, and where they are
 missing or wrong the plain product is used.
 """
 
@@ -22,6 +25,10 @@ from torch import Tensor, nn
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "256")
 os.environ.setdefault("LRU_CACHE_CAPACITY", "1")
 
+PATIENCE = 16  # products; rearranging costs what about 40 gain from it
+MANY_ROWS = 64  # from here on either layout will do
+_AT_ONCE = 4  # weights that are rearranged in one step
+
 
 class Linear(nn.Module):
     """``x @ weight.T + bias``; the parameters are filled by the weight loader."""
@@ -30,22 +37,65 @@ class Linear(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(outputs, inputs), requires_grad=False)
         self.bias = nn.Parameter(torch.empty(outputs), requires_grad=False) if bias else None
-        self.packed: Tensor | None = None
+        self.layouts: Layouts | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.packed is None:
+        if self.layouts is None:
             return F.linear(x, self.weight, self.bias)
-        return multiply_packed(x, self.packed, self.bias)
-
-    def pack(self) -> None:
-        """Replace the weight by its packed form, where that pays; it can then not be read."""
-        if packs(self.weight):
-            self.packed = pack(self.weight)
-            self.register_parameter("weight", None)
+        return self.layouts.multiply(x, self.bias)
 
 
-def pack_linears(model: nn.Module, run: Callable[[], object]) -> None:
-    """Pack the weights of the ``nn.Linear`` layers in somebody else's ``model``, where that pays.
+class Layouts:
+    """A weight that is kept in the layout its products gain from.
+
+    Both would take twice the memory, so it is rearranged once ``patience`` products in a row would
+    have gained from the other. Only a weight that somebody else reads is kept in both.
+    """
+
+    def __init__(self, weight: Tensor, *, patience: int = PATIENCE, shared: bool = False) -> None:
+        self.plain: Tensor | None = weight.detach()
+        self.packed = pack(weight) if shared else None
+        self.patience, self.shared = patience, shared
+        self._misfits = 0
+
+    def multiply(self, input: Tensor, bias: Tensor | None = None) -> Tensor:
+        """``input [..., inputs] @ weight.T + bias``: ``[..., outputs]``."""
+        rows = input.shape[:-1].numel()
+        if not self.shared:
+            self._adapt(rows)
+        if self.packed is not None and (rows != 1 or self.plain is None):
+            return multiply_packed(input, self.packed, bias)
+        assert self.plain is not None
+        multiply = multiply_row if rows == 1 else F.linear
+        return multiply(input, self.plain, bias)
+
+    def _adapt(self, rows: int) -> None:
+        """Take note of a product, and rearrange the weight when it is time."""
+        if rows >= MANY_ROWS:
+            return
+        fits = (rows == 1) == (self.packed is None)
+        self._misfits = 0 if fits else self._misfits + 1
+        if self._misfits < self.patience:
+            return
+        self._misfits = 0
+        if self.packed is None:
+            assert self.plain is not None
+            self.plain, self.packed = None, pack(self.plain)
+        else:
+            self.plain, self.packed = self.packed.to_dense(), None
+
+
+def adapt_linears(model: nn.Module) -> None:
+    """Let the ``Linear`` layers of ``model`` rearrange their weights, where that pays; these cannot
+    be read then."""
+    layers = [m for m in model.modules() if isinstance(m, Linear) and packs(m.weight)]
+    for index, layer in enumerate(layers):
+        layer.layouts = _layouts(layer.weight, index)
+        layer.register_parameter("weight", None)
+
+
+def adapt_foreign_linears(model: nn.Module, run: Callable[[], object]) -> None:
+    """The same for the ``nn.Linear`` layers of somebody else's ``model``.
 
     That is right only where nobody but the layer reads its weight. Weights that modules share are
     left alone, and ``run``, which uses the model, has to come through while no other can be read;
@@ -59,19 +109,20 @@ def pack_linears(model: nn.Module, run: Callable[[], object]) -> None:
         if type(module) is nn.Linear and holders[id(module.weight)] == 1 and packs(module.weight)
     ]
     weights = [layer.weight for layer in layers]
-    for layer, weight in zip(layers, weights, strict=True):
+    for index, (layer, weight) in enumerate(zip(layers, weights, strict=True)):
         layer.weight = nn.Parameter(weight.to("meta"), requires_grad=False)  # still has its shape
-        layer.forward = partial(F.linear, weight=weight, bias=layer.bias)
+        layer.forward = partial(_layouts(weight, index).multiply, bias=layer.bias)
     try:
         run()
     except Exception:  # whatever a model's own code raises
         for layer, weight in zip(layers, weights, strict=True):
             layer.weight = weight
             del layer.forward
-        return
-    for layer in reversed(layers):
-        packed = pack(weights.pop())
-        layer.forward = partial(multiply_packed, packed=packed, bias=layer.bias)
+
+
+def _layouts(weight: Tensor, index: int) -> Layouts:
+    """Of the weight ``index`` of a model: they are not all rearranged in the same step."""
+    return Layouts(weight, patience=PATIENCE + index // _AT_ONCE)
 
 
 def packs(weight: Tensor) -> bool:
@@ -92,18 +143,34 @@ def multiply_packed(input: Tensor, packed: Tensor, bias: Tensor | None = None) -
     return torch.ops.mkldnn._linear_pointwise(input, packed, bias, "none", [], "")
 
 
+def multiply_row(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """The same for one row and a weight as it is, by PyTorch's own kernel instead of oneDNN's.
+
+    The switch is a flag of the whole process; another thread's product would only be slower.
+    """
+    enabled = torch._C._get_mkldnn_enabled()
+    torch._C._set_mkldnn_enabled(False)
+    try:
+        return F.linear(input, weight, bias)
+    finally:
+        torch._C._set_mkldnn_enabled(enabled)
+
+
 @cache
 def _packing_works() -> bool:
-    """Whether this build of PyTorch packs, and gets the right product, with and without bias."""
+    """Whether this build of PyTorch packs and unpacks, and gets the right products, with and
+    without bias."""
     generator = torch.Generator().manual_seed(0)
     shapes = ((3, 64), (96, 64), (96,))
     x, weight, bias = (torch.randn(shape, generator=generator).bfloat16() for shape in shapes)
     try:
         packed = pack(weight)
         ours = [multiply_packed(x, packed, b).float() for b in (None, bias)]
+        ours += [multiply_row(x[:1], packed.to_dense(), b).float() for b in (None, bias)]
     except (AttributeError, RuntimeError, TypeError):
         return False
     theirs = [F.linear(x, weight, b).float() for b in (None, bias)]
+    theirs += [product[:1] for product in theirs]
     return all(
         torch.allclose(*pair, atol=0.1, rtol=0.02) for pair in zip(ours, theirs, strict=True)
     )

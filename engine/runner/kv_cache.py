@@ -65,6 +65,10 @@ class KVCache:
                 f"{block_size} tokens, and that could not be allocated; use a smaller --kv-memory"
             ) from error
 
+        # Views of the same memory, made once: a decode step asks for them in every layer.
+        stored = list(zip(self.keys, self.values, strict=True))
+        self._by_slot = [(k.flatten(1, 2), v.flatten(1, 2)) for k, v in stored]
+        self._by_block = [(_rows(k), _rows(v)) for k, v in stored]
         self.padding_block, self.scratch_block = num_blocks, num_blocks + 1
         self.clear([self.padding_block])
 
@@ -90,18 +94,17 @@ class KVCache:
         """Keys ``[kv_heads * rows, L, head_dim]`` and values ``[kv_heads * rows, L, value_dim]`` of
         ``rows`` lists of blocks, one after the other in ``index`` and equally long."""
         spec = self.layers[layer]
-        k = self.keys[layer].view(-1, self.block_size * spec.head_dim)
-        v = self.values[layer].view(-1, self.block_size * spec.value_dim)
+        keys, values = self._by_block[layer]
         batch = spec.num_kv_heads * rows
         return (
-            k.index_select(0, index).view(batch, -1, spec.head_dim),
-            v.index_select(0, index).view(batch, -1, spec.value_dim),
+            keys.index_select(0, index).view(batch, -1, spec.head_dim),
+            values.index_select(0, index).view(batch, -1, spec.value_dim),
         )
 
     def gather_slots(self, layer: int, slots: Tensor) -> tuple[Tensor, Tensor]:
         """Keys ``[N, kv_heads, head_dim]`` and values ``[N, kv_heads, value_dim]`` of ``slots
         [N]``."""
-        keys, values = self.keys[layer].flatten(1, 2), self.values[layer].flatten(1, 2)
+        keys, values = self._by_slot[layer]
         return (
             keys.index_select(1, slots).transpose(0, 1),
             values.index_select(1, slots).transpose(0, 1),
@@ -110,8 +113,14 @@ class KVCache:
     def write(self, layer: int, slots: Tensor, k: Tensor, v: Tensor) -> None:
         """Store ``k [N, kv_heads, head_dim]`` and ``v [N, kv_heads, value_dim]`` in ``slots [N]``
         int64."""
-        self.keys[layer].flatten(1, 2).index_copy_(1, slots, k.transpose(0, 1))
-        self.values[layer].flatten(1, 2).index_copy_(1, slots, v.transpose(0, 1))
+        keys, values = self._by_slot[layer]
+        keys.index_copy_(1, slots, k.transpose(0, 1))
+        values.index_copy_(1, slots, v.transpose(0, 1))
+
+
+def _rows(tensor: Tensor) -> Tensor:
+    """``[heads, blocks, size, dim]`` as one row for each head's part of a block."""
+    return tensor.flatten(0, 1).flatten(1)
 
 
 def bytes_per_block(layers: Sequence[AttentionSpec], block_size: int, dtype: torch.dtype) -> int:

@@ -110,10 +110,11 @@ def test_random_steps_equal_the_reference(
             torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("backend", ["sdpa", "grouped"])
-def test_random_steps_in_bfloat16_are_near_the_reference(backend: str):
+def test_random_steps_in_bfloat16_are_near_the_reference(kind: str, backend: str):
     for seed in range(25):
-        step = Step(seed, [PLAIN], torch.bfloat16)
+        step = Step(seed, KINDS[kind], torch.bfloat16)
         for ours, expected in zip(step.run(backend), step.run("reference"), strict=True):
             torch.testing.assert_close(ours, expected, rtol=0.05, atol=0.05)
 

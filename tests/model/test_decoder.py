@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from minisgl_tui.engine.models.decoder import RMSNorm
 from minisgl_tui.engine.plan import Plan
 from minisgl_tui.engine.request import Request
 
@@ -175,3 +176,16 @@ def test_a_step_in_which_no_row_samples_returns_no_tokens(llama: Checkpoint):
     output = runner.execute(Plan(0, [chunk(Tables(runner), Request(0, [5] * 9, GREEDY), 4)]))
     assert list(output.tokens) == []
     assert set(output.timings) == {"prepare", "forward", "sample"}
+
+
+@pytest.mark.parametrize("shape", [(1, 48), (1, 3, 16)])
+@pytest.mark.parametrize("size", [1e-4, 1.0, 300.0])
+def test_one_row_is_normalized_like_many(shape: tuple[int, ...], size: float):
+    torch.manual_seed(0)
+    norm = RMSNorm(shape[-1], 1e-5)
+    norm.weight = torch.nn.Parameter(torch.randn(shape[-1]), requires_grad=False)
+    x = (torch.randn(shape) * size + size).bfloat16()
+    one, exact = norm.bfloat16()(x), norm.float()(x.float())
+    assert one.shape == shape and one.dtype == torch.bfloat16
+    torch.testing.assert_close(one.float(), exact, rtol=0.02, atol=1e-6)
+    torch.testing.assert_close(one, norm.bfloat16()(x.expand(2, *shape[1:]))[:1], rtol=0.01, atol=0)

@@ -1,4 +1,4 @@
-"""Packed weights multiply as plain ones do, and where packing fails nothing is packed. What the
+"""Weights multiply alike in either layout, and where packing fails they stay as they are. What the
 processor is good at is measured."""
 
 import os
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from minisgl_tui.engine.models import linear
-from minisgl_tui.engine.models.linear import Linear
+from minisgl_tui.engine.models.linear import MANY_ROWS, PATIENCE, Layouts, Linear
 
 
 def layer(dtype: torch.dtype = torch.bfloat16, bias: bool = True) -> Linear:
@@ -28,40 +28,109 @@ def forget_the_check():
     linear._packing_works.cache_clear()
 
 
+def adapting(dtype: torch.dtype = torch.bfloat16, bias: bool = True) -> Linear:
+    made = layer(dtype, bias)
+    linear.adapt_linears(made)
+    return made
+
+
+def layouts(made: Linear) -> Layouts:
+    assert made.layouts is not None and made.weight is None
+    return made.layouts
+
+
+def use(made: Linear, rows: int, times: int) -> None:
+    for _ in range(times):
+        made(torch.ones(rows, 64, dtype=torch.bfloat16))
+
+
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("rows", [0, 1, 7, 300])
-def test_packing_changes_no_product_beyond_rounding(rows: int, bias: bool):
+def test_no_layout_changes_a_product_beyond_rounding(rows: int, bias: bool):
     made = layer(bias=bias)
     x = torch.randn(rows, 64).bfloat16()
-    before = made(x)
-    made.pack()
-    after = made(x)
-    assert after.shape == before.shape == (rows, 96)
-    torch.testing.assert_close(after, before, rtol=0.02, atol=0.1)
+    expected = made(x)
+    linear.adapt_linears(made)
+    for last in (7, 1):  # packed, then plain again
+        use(made, last, PATIENCE)
+        found = made(x)
+        assert found.shape == expected.shape == (rows, 96)
+        torch.testing.assert_close(found, expected, rtol=0.02, atol=0.1)
+
+
+def test_a_weight_is_packed_after_some_products_of_a_few_rows_and_unpacked_after_some_of_one():
+    made, exact = adapting(), layer().weight
+    use(made, 4, PATIENCE - 1)
+    assert layouts(made).packed is None
+    use(made, 4, 1)
+    assert layouts(made).packed is not None and layouts(made).plain is None
+    use(made, 1, PATIENCE)
+    plain = layouts(made).plain
+    assert layouts(made).packed is None and plain is not None and torch.equal(plain, exact)
+
+
+def test_a_weight_stays_as_it_is_while_both_kinds_of_product_come_and_for_long_prompts():
+    made = adapting()
+    for _ in range(PATIENCE):
+        use(made, 4, PATIENCE - 1)
+        use(made, 1, 1)
+    use(made, MANY_ROWS, PATIENCE)
+    assert layouts(made).packed is None
+
+
+def test_the_weights_of_a_model_are_not_all_rearranged_at_once():
+    layers = [layer() for _ in range(12)]
+    linear.adapt_linears(torch.nn.ModuleList(layers))
+    packed: list[int] = []
+    for _ in range(PATIENCE + 2):
+        for made in layers:
+            made(torch.ones(4, 64, dtype=torch.bfloat16))
+        packed.append(sum(layouts(made).packed is not None for made in layers))
+    assert packed[-4:] == [0, 4, 8, 12]
+
+
+def test_a_weight_that_others_read_is_kept_in_both_layouts():
+    weight = layer().weight
+    both = Layouts(weight, shared=True)
+    for rows in (1, 4) * PATIENCE:
+        x = torch.randn(rows, 64).bfloat16()
+        torch.testing.assert_close(both.multiply(x), x @ weight.T, rtol=0.02, atol=0.1)
+    assert both.plain is not None and both.packed is not None
+
+
+def test_one_row_leaves_the_switch_of_onednn_as_it_was():
+    made = adapting()
+    for enabled in (False, True):
+        torch._C._set_mkldnn_enabled(enabled)
+        use(made, 1, 1)
+        assert torch._C._get_mkldnn_enabled() is enabled
 
 
 def test_this_build_of_pytorch_packs():
-    made = layer()
-    made.pack()
-    assert made.packed is not None and made.weight is None
+    assert adapting().layouts is not None
 
 
 def test_float32_stays_as_it_is():
-    made = layer(torch.float32)
-    made.pack()
-    assert made.packed is None
+    made = adapting(torch.float32)
+    assert made.layouts is None and made.weight is not None
 
 
 def missing(*args: Any) -> torch.Tensor:
     raise AttributeError("'_OpNamespace' 'mkldnn' object has no attribute '_linear_pointwise'")
 
 
-def wrong(x: torch.Tensor, packed: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+def wrong(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
     return torch.zeros(len(x), 96, dtype=x.dtype)
 
 
 @pytest.mark.parametrize(
-    ("name", "fault"), [("pack", missing), ("multiply_packed", missing), ("multiply_packed", wrong)]
+    ("name", "fault"),
+    [
+        ("pack", missing),
+        ("multiply_packed", missing),
+        ("multiply_packed", wrong),
+        ("multiply_row", wrong),
+    ],
 )
 def test_where_packing_is_missing_or_wrong_the_plain_product_is_used(
     name: str, fault: Any, monkeypatch: pytest.MonkeyPatch
@@ -70,8 +139,8 @@ def test_where_packing_is_missing_or_wrong_the_plain_product_is_used(
     made = layer()
     x = torch.randn(3, 64).bfloat16()
     before = made(x)
-    made.pack()
-    assert made.packed is None
+    linear.adapt_linears(made)
+    assert made.layouts is None
     assert torch.equal(made(x), before)
 
 
@@ -119,19 +188,20 @@ class Theirs(torch.nn.Module):
 IDS = torch.arange(10)[None]
 
 
-def test_the_layers_of_somebody_elses_model_are_packed():
+def test_the_layers_of_somebody_elses_model_adapt():
     model = Theirs().bfloat16()
     before = model(IDS)
-    linear.pack_linears(model, lambda: model(IDS))
+    linear.adapt_foreign_linears(model, lambda: model(IDS))
     assert model.up.weight.is_meta and model.down.weight.is_meta
     assert model.head.weight is model.embed.weight and not model.head.weight.is_meta
-    torch.testing.assert_close(model(IDS), before, rtol=0.05, atol=0.1)
+    for _ in range(PATIENCE + 1):
+        torch.testing.assert_close(model(IDS), before, rtol=0.05, atol=0.1)
 
 
 def test_a_model_that_reads_a_weight_itself_is_left_as_it_is():
     model = Theirs(looks=True).bfloat16()
     before, weight = model(IDS), model.up.weight
     # Nothing raises where a weight without values only spreads: so the caller looks at the result.
-    linear.pack_linears(model, lambda: model(IDS).tolist())
+    linear.adapt_foreign_linears(model, lambda: model(IDS).tolist())
     assert model.up.weight is weight and "forward" not in vars(model.up)
     assert torch.equal(model(IDS), before)

@@ -14,6 +14,7 @@ from typing import ClassVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ...models.base import Attend, AttentionSpec
@@ -23,6 +24,7 @@ from .sharing import Group, share
 
 TILE_TOKENS = 128
 MOST_SCORES = 1 << 22  # elements of one product, over all heads
+FEW_SCORES = 3 << 10  # of a lone query, over all heads
 
 
 class GroupedAttention:
@@ -77,8 +79,9 @@ class _Part:
         self, cache: KVCache, layer: int, queries: Tensor, k: Tensor, v: Tensor, tile: _Tile
     ) -> Tensor:
         """The output of a tile's queries, ``[KV * B, T * group, Dv]``."""
-        first, last = tile.queries.start * self.spec.group, tile.queries.stop * self.spec.group
-        queries, k, v = queries[:, first:last], k[:, tile.keys], v[:, tile.keys]
+        if len(self.tiles) > 1:  # a single one is all there is
+            first, last = tile.queries.start * self.spec.group, tile.queries.stop * self.spec.group
+            queries, k, v = queries[:, first:last], k[:, tile.keys], v[:, tile.keys]
         scores = _scores(queries, k, tile.mask, self.spec)
         if self.shared is None:
             return torch.bmm(scores.softmax(dim=-1), v)
@@ -92,6 +95,36 @@ class _Part:
         return torch.baddbmm(of_shared.view(*rows, -1), weights[..., common:], v)
 
 
+@dataclass(frozen=True, slots=True)
+class _Lone:
+    """One query over few keys, in PyTorch's own kernel: in bfloat16, which oneDNN multiplies on
+    CPUs, that is done before two products have begun.
+
+    ``own`` indexes the cache; ``mask`` is added to the scores, ``[1, 1, 1, keys]``.
+    """
+
+    spec: AttentionSpec
+    rows: slice
+    own: Tensor
+    mask: Tensor | None
+
+    @staticmethod
+    def fits(row: RowSpan, spec: AttentionSpec, cache: KVCache) -> bool:
+        if row.count > 1 or cache.dtype != torch.bfloat16 or cache.device.type != "cpu":
+            return False
+        return spec.softcap is None and spec.num_heads * row.length <= FEW_SCORES
+
+    def attend(self, cache: KVCache, layer: int, q: Tensor) -> Tensor:
+        """What the query attends to: ``[1, heads, Dv]``."""
+        spec = self.spec
+        queries = q[self.rows].view(1, spec.num_kv_heads, spec.group, spec.head_dim)
+        k, v = cache.gather(layer, self.own, 1)
+        out = F.scaled_dot_product_attention(
+            queries, k.unsqueeze(0), v.unsqueeze(0), self.mask, scale=spec.scale
+        )
+        return out.reshape(1, spec.num_heads, spec.value_dim)
+
+
 def _scores(queries: Tensor, k: Tensor, mask: Tensor | None, spec: AttentionSpec) -> Tensor:
     """``[batch, rows, keys]`` before the softmax."""
     if spec.softcap is None:
@@ -101,7 +134,9 @@ def _scores(queries: Tensor, k: Tensor, mask: Tensor | None, spec: AttentionSpec
     return (scores if mask is None else scores + mask).to(queries.dtype)
 
 
-def _arrange(rows: Sequence[RowSpan], spec: AttentionSpec, cache: KVCache) -> Iterator[_Part]:
+def _arrange(
+    rows: Sequence[RowSpan], spec: AttentionSpec, cache: KVCache
+) -> Iterator[_Part | _Lone]:
     """Parts that together cover every row once."""
     windowed = spec.window is not None and any(row.length > spec.window for row in rows)
     short = [row for row in rows if row.count <= TILE_TOKENS]
@@ -116,8 +151,19 @@ def _arrange(rows: Sequence[RowSpan], spec: AttentionSpec, cache: KVCache) -> It
         for (count, size), batch in alike.items():
             scores = count * spec.num_heads * cache.block_size << size
             most = max(1, MOST_SCORES // scores)
+            if len(batch) == 1 and not group.blocks and _Lone.fits(batch[0], spec, cache):
+                yield _lone(batch[0], spec, cache)
+                continue
             for i in range(0, len(batch), most):
                 yield _batch(batch[i : i + most], group.blocks, spec, cache)
+
+
+def _lone(row: RowSpan, spec: AttentionSpec, cache: KVCache) -> _Lone:
+    keys = np.arange(len(row.blocks) * cache.block_size)
+    mask = _mask(np.array([[row.start]]), 1, keys, spec, cache, 1)
+    first = None if mask is None else mask[:, None, :1]
+    own = cache.index(row.blocks, spec.num_kv_heads)
+    return _Lone(spec, slice(row.first, row.first + 1), own, first)
 
 
 def _long(row: RowSpan, spec: AttentionSpec, cache: KVCache) -> _Part:
