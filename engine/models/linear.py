@@ -148,12 +148,13 @@ def multiply_row(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> T
 
     The switch is a flag of the whole process; another thread's product would only be slower.
     """
-    enabled = torch._C._get_mkldnn_enabled()
+    if not torch._C._get_mkldnn_enabled():  # another thread has switched it, and will again
+        return F.linear(input, weight, bias)
     torch._C._set_mkldnn_enabled(False)
     try:
         return F.linear(input, weight, bias)
     finally:
-        torch._C._set_mkldnn_enabled(enabled)
+        torch._C._set_mkldnn_enabled(True)
 
 
 @cache

@@ -43,7 +43,6 @@ WHY_NOT = {
     "gemma4-shared-kv": "share keys and values",
     "gpt-neo": "not written for transformers' attention functions",
     "gpt-oss": "sinks",
-    "gptj": "not written for transformers' attention functions",
     "lfm2": "Lfm2ShortConv",
     "llama4": "neither causal.*attention is in chunks",
     "mamba": "recurrent",
@@ -90,6 +89,19 @@ def test_what_cannot_be_run_exactly_is_refused_with_the_reason(name: str, tmp_pa
     text = str(error.value)
     assert type(model).__name__ in text and "use another model" in text
     assert "\n" not in text
+
+
+def test_a_model_that_a_newer_transformers_has_rewritten_is_right_or_refused(tmp_path: Path):
+    """GPT-J takes attention functions from transformers 5.24 on."""
+    model = make_checkpoint("gptj", tmp_path)
+    try:
+        load(tmp_path)
+    except Unsupported as error:
+        assert "not written for transformers' attention functions" in str(error)
+        return
+    tokens = random_tokens(60)
+    logits = prefill_logits(make_runner(tmp_path), tokens, 17)
+    torch.testing.assert_close(logits, reference_logits(model, tokens)[-1], rtol=1e-4, atol=1e-4)
 
 
 def test_dynamic_and_long_rope_are_limited_to_where_a_neighbour_changes_nothing(tmp_path: Path):
