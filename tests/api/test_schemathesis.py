@@ -24,7 +24,7 @@ KEY = "s3cret"
 @pytest.fixture(scope="module")
 def server(tiny_with_bos: Path) -> Iterator[Live]:
     llm = tiny_llm(tiny_with_bos, max_model_len=32)
-    with live(llm, api_key=KEY, max_body=100_000) as one:
+    with live(llm, api_key=KEY, max_body=1 << 20) as one:
         yield one
         one.assert_nothing_left()
 

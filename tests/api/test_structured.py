@@ -140,7 +140,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"guided_json": {"not": {}}}, "guided_json", 'Unimplemented keys: ["not"]'),
     ({"regex": "(a"}, "regex", "unclosed group, at character 1"),
     ({"guided_regex": "a(?=b)"}, "guided_regex", "look-ahead"),
-    ({"guided_choice": []}, "guided_choice", "at least 1"),
+    ({"guided_choice": []}, "guided_choice", "must have from 1 to"),
     ({"guided_choice": ["a", ""]}, "guided_choice[1]", "at least 1"),
     ({"guided_grammar": "start: foo"}, "guided_grammar", 'unknown name: "foo"'),
     ({"guided_grammar": 'root ::= "a"'}, "guided_grammar", "write it in Lark"),

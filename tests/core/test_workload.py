@@ -104,5 +104,5 @@ def test_every_demo_loads(name: str) -> None:
 
 
 def test_an_unknown_demo_is_answered_with_the_known_ones() -> None:
-    with pytest.raises(UserError, match="choose one of: hundred-chats, three-chats, tight-pool"):
+    with pytest.raises(UserError, match=r"choose one of: hundred-chats, .*three-chats, "):
         demos.load("nope")
