@@ -82,7 +82,7 @@ def test_alone_in_whole_prompts(answers: Answers):
     assert_each_alone_equals(engine(16, 1024), answers)
 
 
-@pytest.mark.parametrize(("block_size", "max_batch_tokens"), [(16, 7), (5, 64), (1, 512)])
+@pytest.mark.parametrize(("block_size", "max_batch_tokens"), [(16, 32), (5, 64), (1, 512)])
 def test_batched_in_chunks_cold_and_warm(answers: Answers, block_size: int, max_batch_tokens: int):
     assert_batch_equals(engine(block_size, max_batch_tokens), answers)
 
