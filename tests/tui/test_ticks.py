@@ -1,6 +1,10 @@
 """The benchmark of the screens runs every pane at both sizes; no times are asserted."""
 
 import json
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 from minisgl_tui.engine.bench.measures import Spread
@@ -43,3 +47,14 @@ def test_every_way_through_a_recording_is_measured(capsys: pytest.CaptureFixture
         "anywhere", "a step back", "an event back", "a step on",
     ]  # fmt: skip
     assert all(0 < entry["ms"]["p50"] <= entry["ms"]["max"] for entry in found)
+
+
+def test_a_signal_ends_it() -> None:
+    command = [sys.executable, "-m", "minisgl_tui.tui.cli", "bench", "--tui", "--nodes", "30"]
+    sizes = ["--running", "12", "--blocks", "400"]
+    with subprocess.Popen([*command, *sizes], stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr
+        process.stderr.readline()  # the load is being made; what comes later the screens keep
+        time.sleep(3)
+        process.terminate()
+        assert process.wait(20) == 128 + signal.SIGTERM
