@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+WORKERS ?= 2   # processes that tests are shared out to, a file each; one takes up to 3 GB
 
 .PHONY: run test lint types clean
 
@@ -13,7 +14,7 @@ test: $(VENV)/installed-dev tests/node/node_modules/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/basedpyright
 	$(BIN)/minisgl-tui models pull smollm2-135m
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "minisgl-tui needs Python 3.11 or newer; set PYTHON=python3.x")'

@@ -194,13 +194,16 @@ def test_a_signal_ends_it_and_its_peers(tiny: Path, tmp_path: Path, number: sign
         "--model", str(tiny), "--workload", str(path), "--dtype", "float32", "--peer", peer
     )
     running = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
-    assert running.stderr is not None
-    for line in running.stderr:
-        if "repeat 1 of 3" in line:
-            break
-    time.sleep(0.5)
-    running.send_signal(number)
-    _, rest = running.communicate(timeout=60)
+    try:
+        assert running.stderr is not None
+        for line in running.stderr:
+            if "repeat 1 of 3" in line:
+                break
+        time.sleep(0.5)
+        running.send_signal(number)
+        _, rest = running.communicate(timeout=60)
+    finally:
+        running.kill()
     assert running.returncode == 128 + number, rest
     assert rest == ("minisgl-tui: interrupted\n" if number == signal.SIGINT else "")
     assert not any(is_running(pid) for pid in fake.pids)
