@@ -55,6 +55,10 @@ class BlockPool:
             self.state[block] = BlockState.PRIVATE
         return blocks
 
+    def next_free(self, count: int) -> list[int]:
+        """What `take` would give; fewer where there are not so many."""
+        return self._free[: -count - 1 : -1]
+
     def publish(self, blocks: Iterable[int]) -> None:
         """PRIVATE → CACHED: the tree takes them over; their request goes on holding them."""
         for block in blocks:

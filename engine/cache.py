@@ -71,6 +71,11 @@ class PrefixCache:
         blocks = len(request.block_table) + self.available
         return blocks * self.block_size - request.computed
 
+    def next_blocks(self, count: int) -> list[int]:
+        """The blocks that the next ``count`` calls of `grow`, by one block each, would take without
+        evicting; fewer where there are not so many."""
+        return self.pool.next_free(count)
+
     # --- changing --------------------------------------------------------------------------------
 
     def admit(self, request: Request, match: Match) -> int:

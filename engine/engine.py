@@ -281,6 +281,8 @@ class Engine:
             committing = self.clock()
             self._commit(plan, output)
             timings["commit"] = self.clock() - committing
+            if self.runner.overlaps:
+                self._begin_next(timings)
         except Exception as error:
             self._fail(error)
         except BaseException as error:
@@ -293,6 +295,11 @@ class Engine:
             if self.log.on:
                 self.log.close(began, self.clock() - began, timings)
         return plan
+
+    def _begin_next(self, timings: dict[str, float]) -> None:
+        began = self.clock()
+        self.runner.begin(self.scheduler.foresee())
+        timings["ahead"] = self.clock() - began
 
     def _log_step_began(self) -> None:
         self.log.add(

@@ -275,8 +275,8 @@ class StepRecord(msgspec.Struct, gc=False, kw_only=True):
     A step gives one record; so does a submission or an abort between steps, under the number of
     the step before it. ``first`` is the number of ``events[0]`` within the step, so that every
     event has a position ``step:event``. ``t`` is the engine clock at the start, ``seconds`` the
-    time taken and ``timings`` its parts (``schedule``, ``prepare``, ``forward``, ``sample`` and
-    ``commit``).
+    time taken and ``timings`` its parts (``schedule``, ``prepare``, ``forward``, ``sample``,
+    ``commit`` and, where steps overlap, ``ahead``).
     """
 
     seq: int

@@ -58,9 +58,10 @@ class LLM:
     ``kv_memory`` ("2GiB") sizes the KV pool, not both. ``max_model_len`` in tokens defaults to the
     model's context. ``model_impl`` is whose code computes it: ``native``, ``transformers`` or
     ``auto``, native where that can. ``cuda_graphs`` replays decode steps on CUDA where attention
-    is ``auto``. ``skip_tokenizer`` serves a checkpoint without one: ids in, ids out. ``progress``
-    is told about downloads, conversion and loading; what it raises comes out unchanged. Raises
-    UserError for whatever cannot be used.
+    is ``auto``. ``overlap`` lets a GPU begin with a decode step while the results of the last
+    are handed on. ``skip_tokenizer`` serves a checkpoint without one: ids in, ids out.
+    ``progress`` is told about downloads, conversion and loading; what it raises comes out
+    unchanged. Raises UserError for whatever cannot be used.
 
     ``default_params`` are the sampling parameters of calls that give none: those that the model's
     ``generation_config.json`` asks for.
@@ -88,6 +89,7 @@ class LLM:
         attention: str = "auto",
         model_impl: str = "auto",
         cuda_graphs: bool = True,
+        overlap: bool = False,
         seed: int = 0,
         skip_tokenizer: bool = False,
         progress: Progress | None = None,
@@ -101,6 +103,11 @@ class LLM:
             raise UserError("--num-blocks and --kv-memory both size the KV pool; give one of them")
         memory = None if kv_memory is None else parse_memory(kv_memory)
         torch_device = resolve_device(device)
+        if overlap and torch_device.type == "cpu":
+            raise UserError(
+                "--overlap is for GPUs: a CPU would run the next step before it hands on the tokens "
+                "of this one; leave it out"
+            )
         torch_dtype = resolve_dtype(dtype, torch_device)
         backend = make_backend(attention, torch_device)
         settings = EngineConfig(
@@ -170,7 +177,13 @@ class LLM:
             graphs = DecodeGraphs(decoder, cache, CudaRecorder())
         grammars = Grammars(self.tokenizer, checkpoint.vocab_size) if self.tokenizer else None
         self.runner = ModelRunner(
-            decoder, cache, backend, graphs=graphs, grammars=grammars, seed=seed
+            decoder,
+            cache,
+            backend,
+            graphs=graphs,
+            grammars=grammars,
+            seed=seed,
+            overlap=overlap,
         )
         self.engine = Engine(config, self.runner)
         self._lock = Lock()

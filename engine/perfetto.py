@@ -24,7 +24,14 @@ TraceEvent = dict[str, Any]
 
 ENGINE, REQUESTS = 1, 2  # processes
 STEPS = 1  # the engine's thread; a request's is its id + 1
-PHASES = ("schedule", "prepare", "forward", "sample", "commit")  # of a step, one after the other
+PHASES = (
+    "schedule",
+    "prepare",
+    "forward",
+    "sample",
+    "commit",
+    "ahead",
+)  # of a step, one after the other
 
 
 def write(header: Header, history: History, out: BinaryIO) -> int:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import msgspec
 
@@ -28,10 +28,39 @@ class Row(msgspec.Struct, frozen=True, gc=False):
         return self.start + self.count
 
     @property
+    def table(self) -> list[int]:
+        """The block table as it is now."""
+        return self.request.block_table
+
+    @property
     def scored(self) -> range:
         """Positions of the row whose logits give the log-probability of a prompt token."""
         unscored = self.request.unscored
         return range(max(unscored.start, self.start), min(unscored.stop, self.end))
+
+
+@dataclass(slots=True, frozen=True)
+class Foreseen:
+    """A row of the next step, if its request is still there then: it decodes the token at position
+    ``start``, and ``table`` is the block table that the request has by then."""
+
+    request: Request
+    start: int
+    table: list[int]
+    count: ClassVar[int] = 1
+    samples: ClassVar[bool] = True
+
+    @property
+    def end(self) -> int:
+        return self.start + 1
+
+    def comes_true_in(self, row: Row) -> bool:
+        """Whether ``row`` computes this and nothing else, so that it need not do so again."""
+        return (
+            row.request is self.request
+            and (row.start, row.count) == (self.start, 1)
+            and row.table == self.table
+        )
 
 
 @dataclass(slots=True, frozen=True)
@@ -65,9 +94,19 @@ class StepOutput:
 
 
 class Runner(Protocol):
-    """Computes one step: writes the KV of every row's tokens and samples where a row ends."""
+    """Computes one step: writes the KV of every row's tokens and samples where a row ends.
+
+    One that ``overlaps`` is told between two steps what the next will be, so that the device need
+    not wait while the engine hands on the results of the last and schedules.
+    """
+
+    overlaps: bool = False
 
     def execute(self, plan: Plan) -> StepOutput: ...
+
+    def begin(self, decodes: Sequence[Foreseen]) -> None:
+        """Begin with what the next plan is likely to hold. It may hold less, more or other rows: a
+        token that is computed in vain is written where nothing is read before it is overwritten."""
 
     def check(self, params: SamplingParams) -> None:
         """Raise RequestRefused for what this runner cannot do: grammars, unless it says more."""

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from .cache import PrefixCache
 from .config import EngineConfig
 from .events import Admitted, Decoding, Deferred, EventLog, Finished, Preempted, Scheduled, Starved
-from .plan import Plan, Row
+from .plan import Foreseen, Plan, Row
 from .policies import AGEING_STEPS, Policies, Reserve
 from .radix import Match
 from .request import FinishReason, Request, Status
@@ -125,6 +125,25 @@ class Scheduler:
                 rest = -(-request.remaining // self.config.max_batch_tokens)
                 chunk = request.chunks_done
                 self.log.add(Scheduled(request.id, start, count, chunk, chunk + rest))
+
+    def foresee(self) -> list[Foreseen]:
+        """The decodes of the next step; none if it will be more than decodes, as these are faster
+        together with the rest. Changes nothing, and is right unless a request comes or goes."""
+        size, running = self.config.block_size, self.running[: self.config.max_batch_tokens]
+        if self.waiting or any(r.status is not Status.DECODING for r in self.running):
+            return []
+        growing = sum(request.computed % size == 0 for request in running)
+        blocks = iter(self.cache.next_blocks(growing))
+        decodes: list[Foreseen] = []
+        for request in running:
+            table = request.block_table[:]
+            if request.computed % size == 0:
+                block = next(blocks, None)
+                if block is None:  # something has to be evicted, or somebody preempted
+                    break
+                table.append(block)
+            decodes.append(Foreseen(request, request.computed, table))
+        return decodes
 
     def give_back(self, blocks: int) -> None:
         """Between steps: have ``blocks`` blocks free, of cached prefixes and then of requests."""

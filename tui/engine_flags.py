@@ -56,6 +56,12 @@ def add_engine_flags(parser: argparse.ArgumentParser) -> None:
         default=None,
         help="launch every kernel of a decode step anew (CUDA only)",
     )
+    flags.add_argument(
+        "--overlap",
+        action="store_true",
+        default=None,
+        help="begin with a decode step while the results of the last are handed on; for GPUs",
+    )
     flags.add_argument("--seed", type=int, metavar="N", help="of sampling (default: 0)")
 
 
@@ -120,6 +126,7 @@ ENGINE_FLAGS = (
     "attention",
     "model_impl",
     "cuda_graphs",
+    "overlap",
     "seed",
 )
 

@@ -13,7 +13,7 @@ from .. import events as ev
 from ..stats import percentile
 from .costs import Limits, ModelCost, Roof, roof, step_works
 
-PHASES = ("schedule", "prepare", "forward", "sample", "commit")
+PHASES = ("schedule", "prepare", "forward", "sample", "commit", "ahead")
 
 
 class RunFailed(Exception):

@@ -3,7 +3,7 @@
 Owns the model, the KV cache and the order of work in a step; decides nothing about requests.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import chain
 from time import perf_counter
 
@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from ..models.base import CausalLM
-from ..plan import Plan, Runner, StepOutput
+from ..plan import Foreseen, Plan, Row, Runner, StepOutput
 from ..sampling import SamplingParams
 from .adjuster import Adjuster
+from .ahead import Ahead
 from .attention.base import (
     AttentionBackend,
     AttentionPlan,
@@ -32,7 +33,8 @@ from .sampler import SampleRow, choose, request_seed, token_logprobs
 
 class ModelRunner(Runner):
     """A ``Runner`` over a model with its weights; ``seed`` is the engine's. Without ``grammars``
-    for its tokenizer it takes no grammar."""
+    for its tokenizer it takes no grammar. With ``overlap`` it begins with steps before they are
+    scheduled."""
 
     def __init__(
         self,
@@ -43,6 +45,7 @@ class ModelRunner(Runner):
         graphs: DecodeGraphs | None = None,
         grammars: Grammars | None = None,
         seed: int = 0,
+        overlap: bool = False,
     ) -> None:
         self.model = model
         self.cache = cache
@@ -52,6 +55,8 @@ class ModelRunner(Runner):
         self.grammars = grammars
         self._constraints = Constraints(grammars) if grammars else None
         self._adjuster = Adjuster()
+        self.overlaps = overlap
+        self._ahead: Ahead | None = None
 
     def check(self, params: SamplingParams) -> None:
         if self.grammars is None:
@@ -64,7 +69,7 @@ class ModelRunner(Runner):
         """Write the KV of every row's tokens and sample one token for each row that asks."""
         started = perf_counter()
         scores = PromptScores(plan.rows)
-        forward = self._prepare(plan, scores)
+        forward = self._plan_forward(plan, scores)
         prepared = perf_counter()
         logits = forward()
         if logits.device.type == "cuda":
@@ -96,19 +101,42 @@ class ModelRunner(Runner):
     @torch.inference_mode()
     def logits(self, plan: Plan) -> Tensor:
         """As ``execute`` but without choosing: ``[rows that sample, vocab]`` float32."""
-        return self._prepare(plan, PromptScores(()))()
+        return self._plan_forward(plan, PromptScores(()))()
 
-    def _prepare(self, plan: Plan, scores: PromptScores) -> Callable[[], Tensor]:
-        """The forward pass of a step: logits ``[rows that sample, vocab]``, in the plan's order.
+    @torch.inference_mode()
+    def begin(self, decodes: Sequence[Foreseen]) -> None:
+        self._ahead = None
+        if not decodes:
+            return
+        try:
+            self._ahead = Ahead(decodes, self._prepare(decodes, PromptScores(()))())
+        except Exception:  # the step itself will meet it again, and knows whom to blame
+            return
+
+    def _plan_forward(self, plan: Plan, scores: PromptScores) -> Callable[[], Tensor]:
+        """As `_prepare`, without the rows that have been run ahead."""
+        ahead, self._ahead = self._ahead, None
+        if ahead is None:
+            return self._prepare(plan.rows, scores)
+        places, others = ahead.split(plan.rows)
+        if not others:
+            return lambda: ahead.merge(places, None)
+        forward = self._prepare(others, scores)
+        return lambda: ahead.merge(places, forward())
+
+    def _prepare(
+        self, planned: Sequence[Row] | Sequence[Foreseen], scores: PromptScores
+    ) -> Callable[[], Tensor]:
+        """The forward pass of a step: logits ``[rows that sample, vocab]``, in the order planned.
         On the way it finds ``scores``."""
         device, size = self.cache.device, self.cache.block_size
         # Packed by shape, so that rows which attention runs together lie together.
-        rows = sorted(plan.rows, key=lambda row: (row.count, row.end))
+        rows = sorted(planned, key=lambda row: (row.count, row.end))
         spans = row_spans(rows, size)
         self.cache.clear(begun_blocks(spans, size))
         tokens = list(chain.from_iterable(r.request.tokens[r.start : r.end] for r in rows))
         firsts = {id(row): span.first for row, span in zip(rows, spans, strict=True)}
-        ends = [firsts[id(row)] + row.count - 1 for row in plan.rows if row.samples]
+        ends = [firsts[id(row)] + row.count - 1 for row in planned if row.samples]
         sample_rows = torch.tensor(ends, dtype=torch.int64).to(device)
         scoring = scores.scoring(firsts, device)
         replay = self.graphs.prepare(tokens, spans) if self.graphs and not scores else None

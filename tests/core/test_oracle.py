@@ -50,7 +50,7 @@ class Load:
     """One random load: a small vocabulary, shared prefixes, a tight pool, arrivals, aborts and
     failing steps."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, runner: type[FlakyRunner] = FlakyRunner) -> None:
         self.rng = rng = random.Random(seed)
         block_size = rng.randint(1, 16)
         self.config = EngineConfig(
@@ -66,7 +66,7 @@ class Load:
             eviction_policy=rng.choice(list(EVICTION_POLICIES)),
         )
         self.vocab = rng.choice([2, 2, 3, 50])
-        self.runner = FlakyRunner(self.config, seed, self.vocab, rng.choice([0, 0, 0.02]))
+        self.runner = runner(self.config, seed, self.vocab, rng.choice([0, 0, 0.02]))
         self.engine = self.runner.engine = Engine(self.config, self.runner, self.runner.clock)
         self.records: list[StepRecord] = []
         self.state = EngineState(self.config)

@@ -111,6 +111,7 @@ def test_text_without_a_tokenizer_is_refused(checkpoint: tuple[Path, Any]):
         ({"attention": "best"}, "--attention"),
         ({"dtype": "int3"}, "--dtype"),
         ({"device": "cuda:7"}, "--device"),
+        ({"overlap": True}, "--overlap is for GPUs"),
         ({"schedule_policy": "nice"}, "--schedule-policy"),
         ({"eviction_policy": "rude"}, "--eviction-policy"),
         ({"kv_memory": "lots", "num_blocks": None}, "--kv-memory"),

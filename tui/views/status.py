@@ -13,7 +13,14 @@ from ..text import Line, bar, cell_len, clip, plain, plural
 
 RATES: tuple[float | None, ...] = (0.5, 1, 2, 4, 8, 16, None)
 
-PARTS = ("forward", "schedule", "prepare", "sample", "commit")  # of a step, as they are listed
+PARTS = (
+    "forward",
+    "schedule",
+    "prepare",
+    "sample",
+    "commit",
+    "ahead",
+)  # of a step, as they are listed
 SHORTEST = 8  # cells of the pool's bar, if it costs only the total
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ...models.base import Attend, AttentionSpec
-from ...plan import Row
+from ...plan import Foreseen, Row
 from ..kv_cache import KVCache
 
 
@@ -96,13 +96,13 @@ def attend_by_parts(plan: AttentionPlan, cache: KVCache, arrange: Arrange) -> At
     return attend
 
 
-def row_spans(rows: Sequence[Row], block_size: int) -> list[RowSpan]:
+def row_spans(rows: Sequence[Row | Foreseen], block_size: int) -> list[RowSpan]:
     """``rows`` of a plan, packed in this order."""
     spans: list[RowSpan] = []
     first = 0
     for row in rows:
         used = -(-row.end // block_size)
-        blocks = np.asarray(row.request.block_table[:used], dtype=np.int64)
+        blocks = np.asarray(row.table[:used], dtype=np.int64)
         spans.append(RowSpan(first, row.count, row.end, blocks))
         first += row.count
     return spans
