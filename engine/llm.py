@@ -105,8 +105,8 @@ class LLM:
         torch_device = resolve_device(device)
         if overlap and torch_device.type == "cpu":
             raise UserError(
-                "--overlap is for GPUs: a CPU would run the next step before it hands on the tokens "
-                "of this one; leave it out"
+                "--overlap is for GPUs: a CPU would run the next step before it hands on the "
+                "tokens of this one; leave it out"
             )
         torch_dtype = resolve_dtype(dtype, torch_device)
         backend = make_backend(attention, torch_device)
