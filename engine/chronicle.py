@@ -63,8 +63,8 @@ class Chronicle:
 
     def apply(self, record: ev.StepRecord, state: EngineState) -> None:
         """Take in one record, which ``state`` includes."""
-        for index, event in enumerate(record.events):
-            at = _pack(record.position(index))
+        first = _pack(record.position(0))
+        for at, event in enumerate(record.events, first):
             for kind, ids in touched(event):
                 lists = self._lists[kind]
                 for id in ids:
@@ -72,7 +72,8 @@ class Chronicle:
                     if positions is None:
                         positions = lists[id] = array("q")
                     positions.append(at)
-            self._follow_tree(event, record, index)
+            if isinstance(event, _OF_THE_TREE):
+                self._follow_tree(event, record, at - first)
 
     # --- asking ----------------------------------------------------------------------------------
 
@@ -106,10 +107,10 @@ class Chronicle:
 
     def _follow_tree(self, event: ev.AnyEvent, record: ev.StepRecord, index: int) -> None:
         """Keep a hash of the whole prefix for every block in the tree, and for those that left."""
-        if isinstance(event, ev.Inserted):
-            self._enter(event.node, event.parent, event.tokens, event.salt)
-        elif isinstance(event, ev.Extended):
+        if isinstance(event, ev.Extended):
             self._chains[event.node] += self._chain(self._last(event.node), event.tokens)
+        elif isinstance(event, ev.Inserted):
+            self._enter(event.node, event.parent, event.tokens, event.salt)
         elif isinstance(event, ev.Split):
             chain, keep = self._chains[event.node], event.tokens // self._size
             self._chains[event.upper], self._chains[event.node] = chain[:keep], chain[keep:]
@@ -146,6 +147,7 @@ class Chronicle:
 
 
 _NONE: "array[int]" = array("q")
+_OF_THE_TREE = (ev.Extended, ev.Inserted, ev.Split, ev.Evicted)
 
 
 def _pack(position: ev.Position) -> int:
@@ -206,7 +208,8 @@ def _evicted(event: ev.Evicted) -> Touched:
 
 def touched(event: ev.AnyEvent) -> Touched:
     """The requests, nodes and blocks that ``event`` is listed under."""
-    return _TOUCHES[type(event)](event) if type(event) in _TOUCHES else ()
+    listed = _TOUCHES.get(type(event))
+    return listed(event) if listed else ()
 
 
 def touches(event: ev.AnyEvent, kind: Kind, id: int) -> bool:

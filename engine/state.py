@@ -7,7 +7,7 @@
 
 import sys
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from hashlib import blake2b
 from typing import Any
 
@@ -108,6 +108,11 @@ class EngineState:
             self._shared_requests.remove(id)
             self.requests[id] = self.requests[id].copy()
         return self.requests[id]
+
+    def _own(self, ids: Iterable[int]) -> None:
+        """Let all these requests be changed in their place, as `_request` does for one."""
+        for id in self._shared_requests.intersection(ids):
+            self._request(id)
 
     def _node(self, id: int) -> NodeState:
         """The node, to be changed."""
@@ -237,9 +242,10 @@ class EngineState:
         self.rows.append(RowState(e.req, e.start, e.count, e.chunk, e.chunks))
 
     def _decoding(self, e: ev.Decoding) -> None:
-        decodes = []
+        self._own(e.reqs)
+        requests, decodes = self.requests, []
         for req in e.reqs:
-            request = self._request(req)
+            request = requests[req]
             decodes.append(RowState(req, request.computed, 1))
             request.computed += 1
         self.rows[:0] = decodes
@@ -255,14 +261,18 @@ class EngineState:
         self.notes.append(e)
 
     def _sampled(self, e: ev.Sampled) -> None:
-        for i, (req, token) in enumerate(zip(e.reqs, e.tokens, strict=True)):
-            request = self._request(req)
+        self._own(e.reqs)
+        requests, decoding = self.requests, Status.DECODING
+        for req, token in zip(e.reqs, e.tokens, strict=True):
+            request = requests[req]
             request.tokens.append(token)
-            request.status = Status.DECODING
-            if e.logprobs:
-                request.logprobs.append(e.logprobs[i])
-            if request.first_token_at is None:
-                request.first_token_at = self.out_at
+            if request.status is not decoding:
+                request.status = decoding
+                if request.first_token_at is None:
+                    request.first_token_at = self.out_at
+        if e.logprobs:
+            for req, logprobs in zip(e.reqs, e.logprobs, strict=True):
+                requests[req].logprobs.append(logprobs)
 
     def _finished(self, e: ev.Finished) -> None:
         request = self._request(e.req)
