@@ -81,7 +81,7 @@ class Spans:
         self._live: dict[int, Life] = {}
         self._arrived: list[Life] = []  # all of them, as they came, which is by id
         self._ended: list[Life] = []  # as they went
-        self._decoding: list[int] = []
+        self._decoding: set[int] = set()
         self._prefilling: set[int] = set()
         for id in sorted((*start.running, *start.waiting)):
             self._arrive(id, start.step + 1)
@@ -105,14 +105,15 @@ class Spans:
     def apply(self, record: ev.StepRecord, state: EngineState) -> None:
         """Take in one record."""
         step = record.step
-        decoding: list[int] = []
+        decoding: set[int] = set()
         scheduled: set[int] = set()
         for event in record.events:
             if isinstance(event, ev.Submitted):
                 self._arrive(event.req, step + 1)
             elif isinstance(event, ev.Decoding):
-                decoding = event.reqs
-                self._decode(decoding, step)
+                decoding = set(event.reqs)
+                for id in decoding - self._decoding:  # mostly there are none
+                    self._enter(id, DECODE, step)
             elif isinstance(event, ev.Scheduled):
                 scheduled.add(event.req)
                 self._enter(event.req, PREFILL, step)
@@ -127,18 +128,10 @@ class Spans:
             self._idle(decoding, scheduled, step)
             self._decoding, self._prefilling = decoding, scheduled
 
-    def _decode(self, decoding: list[int], step: int) -> None:
-        """Those that decode now and did not in the step before; mostly there are none."""
-        if decoding != self._decoding:
-            for id in set(decoding).difference(self._decoding):
-                self._enter(id, DECODE, step)
-
-    def _idle(self, decoding: list[int], scheduled: set[int], step: int) -> None:
+    def _idle(self, decoding: set[int], scheduled: set[int], step: int) -> None:
         """Those that were in the step before and are not in this one, though they run."""
-        were = self._prefilling
-        if decoding != self._decoding:
-            were = were.union(self._decoding)
-        for id in (were - scheduled).difference(decoding) if were else ():
+        gone = (self._decoding - decoding) | (self._prefilling - decoding)
+        for id in gone - scheduled:
             life = self._live.get(id)
             if life is not None and life.kind in (PREFILL, DECODE):
                 life.enter(IDLE, step)
