@@ -54,3 +54,4 @@ async def test_they_are_in_ascii() -> None:
         await on.pilot.pause()
         drawn_alike(on)
         assert all(line.isascii() for line in on.lines())
+        on.app.set_ascii(False)

@@ -15,6 +15,7 @@ from textual.geometry import Region, Size
 from textual.strip import Strip
 from textual.widget import Widget
 
+from ..ascii import AsciiFilter
 from ..palette import StyleTable, style_table
 from ..text import cell_len, set_cell_size
 
@@ -32,7 +33,7 @@ class LineWidget(Widget):
         super().__init__(**options)  # pyright: ignore[reportArgumentType]
         self._rows: list[Row] = []
         self._table: StyleTable = {}
-        self._base = Style()
+        self._looks: dict[tuple[str, str], Style | None] = {}  # as they come out on the screen
 
     def rows(self, width: int, height: int) -> list[Row]:
         """The ``height`` lines to show now. For subclasses to fill."""
@@ -73,7 +74,7 @@ class LineWidget(Widget):
 
     def notify_style_update(self) -> None:
         super().notify_style_update()
-        self._table = {}
+        self._table, self._looks = {}, {}
         self._redraw()
 
     def on_resize(self) -> None:
@@ -108,14 +109,14 @@ class LineWidget(Widget):
         """Draw those of the lines, counted from the top of the frame."""
         gutter, (width, height) = self.styles.gutter, self._size_drawn
         inside = range(gutter.top, height - gutter.bottom)
-        filters, background = self.get_line_filters(), self.background_colors[1]
+        of_texts = [one for one in self.get_line_filters() if isinstance(one, AsciiFilter)]
         for y in missing:
             if y not in inside:
                 self._drawn[y] = self._framed(y)
                 continue
             segments = self._segments(y - gutter.top, width - gutter.width)
-            for filter in filters:
-                segments = filter.apply(segments, background)
+            for filter in of_texts:
+                segments = filter.apply(segments, self.background_colors[1])
             if gutter.width:
                 left, right = self._sides = self._sides or self._find_sides(y)
                 segments = [*left, *segments, *right]
@@ -133,10 +134,6 @@ class LineWidget(Widget):
 
     def _segments(self, y: int, width: int) -> list[Segment]:
         """Row ``y`` in exactly ``width`` cells, neighbours that look alike in one piece."""
-        if not self._table:
-            self._base = self.rich_style
-            table = style_table(self.app.current_theme)
-            self._table = {key: self._base + style for key, style in table.items()}
         row = self._rows[y] if y < len(self._rows) else ()
         used = 0
         segments: list[Segment] = []
@@ -148,15 +145,29 @@ class LineWidget(Widget):
             if used + cells > width:
                 text = set_cell_size(text, width - used)
                 cells = width - used
-            segments.append(Segment(text, self._table[look]))
+            segments.append(self._segment(text, look))
             used += cells
             if used >= width:
                 break
         if used < width:
             # The ground of a marked row reaches to the end of the line; that of a cell does not.
-            rest = self._table["text", ground if ground in ("cursor", "linked") else ""]
-            segments.append(Segment(" " * (width - used), rest))
+            look = ("text", ground if ground in ("cursor", "linked") else "")
+            segments.append(self._segment(" " * (width - used), look))
         return segments
+
+    def _segment(self, text: str, look: tuple[str, str]) -> Segment:
+        """``text`` in the style that the filters make of ``look``: each is asked for once."""
+        style = self._looks.get(look)
+        if style is None:
+            style = self._looks[look] = self._look(look)
+        return Segment(text, style)
+
+    def _look(self, look: tuple[str, str]) -> Style | None:
+        self._table = self._table or style_table(self.app.current_theme)
+        segments = [Segment(" ", self.rich_style + self._table[look])]
+        for filter in self.get_line_filters():
+            segments = filter.apply(segments, self.background_colors[1])
+        return segments[0].style
 
 
 _TEXT, _LOOK = itemgetter(0), itemgetter(1, 2)
