@@ -2,6 +2,7 @@
 
 from bisect import bisect_left
 from collections.abc import Iterable
+from itertools import accumulate
 from math import ceil, nan
 
 _LOAD = 512  # different values a chunk has at the most, twice as many before it is split
@@ -74,10 +75,8 @@ class Ordered:
         rank = max(1, ceil(q * self.count))
         for i, total in enumerate(self._sums):
             if rank <= total:
-                for value, times in zip(self._values[i], self._times[i], strict=True):
-                    rank -= times
-                    if rank <= 0:
-                        return value
+                upto = list(accumulate(self._times[i]))
+                return self._values[i][bisect_left(upto, rank)]
             rank -= total
         raise AssertionError("the sums of the chunks are wrong")
 

@@ -46,9 +46,10 @@ def in_the_end(req: int, of: Live, now: float) -> Slow:
 
 def slowest_alive(live: Mapping[int, Live], now: float, by: str, most: int) -> list[Slow]:
     """Those that have taken longest so far ``by`` one of `ORDERS`."""
-    time = _SO_FAR[by]
-    found = nlargest(most, live.items(), key=lambda item: time(item[1], now))
-    return [so_far(req, of, now) for req, of in found]
+    time, reqs = _SO_FAR[by], list(live)
+    times = [time(of, now) for of in live.values()]
+    found = nlargest(most, range(len(reqs)), key=times.__getitem__)
+    return [so_far(reqs[i], live[reqs[i]], now) for i in found]
 
 
 class Ended:

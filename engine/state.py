@@ -147,6 +147,11 @@ class EngineState:
             return self.nodes[self.block_owner[block]].refs
         return int(state == BlockState.PRIVATE)
 
+    @property
+    def prefills(self) -> list[RowState]:
+        """The rows that are prefill chunks; all others are decodes, a token each."""
+        return [row for row in self.rows if row.chunks]
+
     def nodes_of(self, request: RequestState) -> list[NodeState]:
         """The tree nodes whose blocks ``request`` holds, from the root down."""
         found: list[NodeState] = []

@@ -7,6 +7,7 @@ steps that are known, whichever of them the screens look at.
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
+from operator import attrgetter
 from typing import NamedTuple
 
 from ..engine import events as ev
@@ -88,7 +89,7 @@ class Spans:
 
     def of(self, id: int) -> Life | None:
         """The life of one request, if it is kept."""
-        at = bisect_left(self._arrived, id, key=_id)
+        at = bisect_left(self._arrived, id, key=_ID)
         found = self._arrived[at] if at < len(self._arrived) else None
         return found if found and found.id == id else None
 
@@ -98,7 +99,9 @@ class Spans:
         coming = bisect_right(self._arrived, last, key=_arrival)
         if len(self._ended) - going + len(self._live) < coming:
             those = [*self._ended[going:], *self._live.values()]
-            return sorted((life for life in those if life.arrived <= last), key=_id)
+            if coming < len(self._arrived):
+                those = [life for life in those if life.arrived <= last]
+            return sorted(those, key=_ID)
         those = self._arrived[:coming]
         return [life for life in those if life.ended is None or _end(life) >= first]
 
@@ -167,6 +170,9 @@ class Spans:
             self._arrived = [life for life in self._arrived if life.id not in gone]
 
 
+_ID = attrgetter("id")
+
+
 def _end(life: Life) -> int:
     """The last step that says something of it: its end is marked in the step after it."""
     assert life.ended is not None
@@ -175,7 +181,3 @@ def _end(life: Life) -> int:
 
 def _arrival(life: Life) -> int:
     return life.arrived
-
-
-def _id(life: Life) -> int:
-    return life.id
