@@ -11,7 +11,7 @@ and its end; and a request that lets go of blocks which stay in the tree does no
 
 from array import array
 from bisect import bisect_left
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -51,7 +51,9 @@ class Chronicle:
 
     def __init__(self, start: EngineState) -> None:
         self._size = start.config.block_size
-        self._lists: dict[Kind, dict[int, array[int]]] = {kind: {} for kind in get_args(Kind)}
+        self._lists: dict[Kind, defaultdict[int, array[int]]] = {
+            kind: defaultdict(_none) for kind in get_args(Kind)
+        }
         self._chains: dict[int, list[int]] = {}  # node → hash of the prefix at each of its blocks
         self._ends: dict[int, int] = {}  # node → hash of the prefix above it
         self._evicted: OrderedDict[int, _Evictions] = OrderedDict()  # by the prefix's hash
@@ -68,10 +70,7 @@ class Chronicle:
             for kind, ids in touched(event):
                 lists = self._lists[kind]
                 for id in ids:
-                    positions = lists.get(id)
-                    if positions is None:
-                        positions = lists[id] = array("q")
-                    positions.append(at)
+                    lists[id].append(at)
             if isinstance(event, _OF_THE_TREE):
                 self._follow_tree(event, record, at - first)
 
@@ -146,7 +145,11 @@ class Chronicle:
         return chain
 
 
-_NONE: "array[int]" = array("q")
+def _none() -> "array[int]":
+    return array("q")
+
+
+_NONE = _none()
 _OF_THE_TREE = (ev.Extended, ev.Inserted, ev.Split, ev.Evicted)
 
 

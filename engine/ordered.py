@@ -73,6 +73,8 @@ class Ordered:
         if not self.count:
             return nan
         rank = max(1, ceil(q * self.count))
+        if rank == self.count:
+            return self._ends[-1]
         for i, total in enumerate(self._sums):
             if rank <= total:
                 upto = list(accumulate(self._times[i]))

@@ -43,10 +43,12 @@ class WhyView(View):
             hits = stops.hits(entry.step)
             if entry.notes or hits:
                 pages.append((entry.step, self._page(entry, hits)))
-        known = range(history[-1].step, self._upto)
-        self._pages = [*pages, *(page for page in self._pages if page[0] in known)]
+        anew = sum(1 for _ in takewhile(lambda page: page[0] >= self._upto, self._pages))
+        self._pages[:anew] = pages
+        while self._pages and self._pages[-1][0] < history[-1].step:
+            self._pages.pop()
         self._upto = latest.step
-        self._ends = list(accumulate(len(lines) for _, lines in self._pages))
+        self._ends = list(accumulate([len(lines) for _, lines in self._pages]))
         self.subtitle = f"step {latest.step} · {plural(len(latest.notes), 'decision')}"
 
     @property

@@ -5,6 +5,7 @@ what is within the frame takes its looks from the palette alone, so the lines ar
 frame's sides here, once for each change.
 """
 
+from collections.abc import Iterator
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, Self
@@ -43,8 +44,9 @@ class LineWidget(Widget):
         """Work out what to show, and repaint where that is new."""
         if not self.display:
             return
-        width, height = self.content_size
-        if not (width and height):
+        gutter, outer = self.styles.gutter, self.outer_size
+        width, height = outer.width - gutter.width, outer.height - gutter.height
+        if width <= 0 or height <= 0:
             return
         rows = self.rows(width, height)
         before, self._rows = self._rows, rows
@@ -54,8 +56,8 @@ class LineWidget(Widget):
         dirty = [y for y in range(len(rows)) if rows[y] != before[y]]
         if dirty:
             # With the frame's sides: to leave them out, Textual would have to cut every line.
-            left, across = -self.styles.gutter.left, self.outer_size.width
-            self.refresh(*(Region(left, y, across, 1) for y in dirty))
+            bands = _bands(dirty)
+            self.refresh(*(Region(-gutter.left, y, outer.width, high) for y, high in bands))
 
     def forget(self) -> None:
         """Paint every line anew when next drawn: something about all of them has changed."""
@@ -171,3 +173,16 @@ class LineWidget(Widget):
 
 
 _TEXT, _LOOK = itemgetter(0), itemgetter(1, 2)
+
+
+def _bands(lines: list[int]) -> Iterator[tuple[int, int]]:
+    """Lines next to each other in one: the first, and how many.
+
+    >>> list(_bands([2, 3, 4, 7]))
+    [(2, 3), (7, 1)]
+    """
+    first = 0
+    for end in range(1, len(lines) + 1):
+        if end == len(lines) or lines[end] != lines[end - 1] + 1:
+            yield lines[first], end - first
+            first = end
