@@ -98,8 +98,11 @@ class EngineState:
         return state
 
     def _share(self) -> None:
-        """Nothing that there is now may be changed in its place any more."""
-        self._shared_requests = set(self.requests)
+        """Nothing that there is now may be changed in its place any more.
+
+        Requests that have ended never are.
+        """
+        self._shared_requests = self.requests.keys() - self.finished
         self._shared_nodes = set(self.nodes)
 
     def _request(self, id: int) -> RequestState:
@@ -111,8 +114,9 @@ class EngineState:
 
     def _own(self, ids: Iterable[int]) -> None:
         """Let all these requests be changed in their place, as `_request` does for one."""
-        for id in self._shared_requests.intersection(ids):
-            self._request(id)
+        if self._shared_requests:
+            for id in self._shared_requests.intersection(ids):
+                self._request(id)
 
     def _node(self, id: int) -> NodeState:
         """The node, to be changed."""
