@@ -11,7 +11,7 @@ and its end; and a request that lets go of blocks which stay in the tree does no
 
 from array import array
 from bisect import bisect_left
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -51,7 +51,9 @@ class Chronicle:
 
     def __init__(self, start: EngineState) -> None:
         self._size = start.config.block_size
-        self._lists: dict[Kind, dict[int, array[int]]] = {kind: {} for kind in get_args(Kind)}
+        self._lists: dict[Kind, defaultdict[int, array[int]]] = {
+            kind: defaultdict(_none) for kind in get_args(Kind)
+        }
         self._chains: dict[int, list[int]] = {}  # node → hash of the prefix at each of its blocks
         self._ends: dict[int, int] = {}  # node → hash of the prefix above it
         self._evicted: OrderedDict[int, _Evictions] = OrderedDict()  # by the prefix's hash
@@ -63,16 +65,14 @@ class Chronicle:
 
     def apply(self, record: ev.StepRecord, state: EngineState) -> None:
         """Take in one record, which ``state`` includes."""
-        for index, event in enumerate(record.events):
-            at = _pack(record.position(index))
+        first = _pack(record.position(0))
+        for at, event in enumerate(record.events, first):
             for kind, ids in touched(event):
                 lists = self._lists[kind]
                 for id in ids:
-                    positions = lists.get(id)
-                    if positions is None:
-                        positions = lists[id] = array("q")
-                    positions.append(at)
-            self._follow_tree(event, record, index)
+                    lists[id].append(at)
+            if isinstance(event, _OF_THE_TREE):
+                self._follow_tree(event, record, at - first)
 
     # --- asking ----------------------------------------------------------------------------------
 
@@ -106,10 +106,10 @@ class Chronicle:
 
     def _follow_tree(self, event: ev.AnyEvent, record: ev.StepRecord, index: int) -> None:
         """Keep a hash of the whole prefix for every block in the tree, and for those that left."""
-        if isinstance(event, ev.Inserted):
-            self._enter(event.node, event.parent, event.tokens, event.salt)
-        elif isinstance(event, ev.Extended):
+        if isinstance(event, ev.Extended):
             self._chains[event.node] += self._chain(self._last(event.node), event.tokens)
+        elif isinstance(event, ev.Inserted):
+            self._enter(event.node, event.parent, event.tokens, event.salt)
         elif isinstance(event, ev.Split):
             chain, keep = self._chains[event.node], event.tokens // self._size
             self._chains[event.upper], self._chains[event.node] = chain[:keep], chain[keep:]
@@ -145,7 +145,12 @@ class Chronicle:
         return chain
 
 
-_NONE: "array[int]" = array("q")
+def _none() -> "array[int]":
+    return array("q")
+
+
+_NONE = _none()
+_OF_THE_TREE = (ev.Extended, ev.Inserted, ev.Split, ev.Evicted)
 
 
 def _pack(position: ev.Position) -> int:
@@ -206,7 +211,8 @@ def _evicted(event: ev.Evicted) -> Touched:
 
 def touched(event: ev.AnyEvent) -> Touched:
     """The requests, nodes and blocks that ``event`` is listed under."""
-    return _TOUCHES[type(event)](event) if type(event) in _TOUCHES else ()
+    listed = _TOUCHES.get(type(event))
+    return listed(event) if listed else ()
 
 
 def touches(event: ev.AnyEvent, kind: Kind, id: int) -> bool:

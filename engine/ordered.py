@@ -2,9 +2,10 @@
 
 from bisect import bisect_left
 from collections.abc import Iterable
+from itertools import accumulate
 from math import ceil, nan
 
-_LOAD = 512  # different values a chunk has at the most, twice as many before it is split
+_LOAD = 128  # different values a chunk has at the most, twice as many before it is split
 
 
 class Ordered:
@@ -72,14 +73,11 @@ class Ordered:
         if not self.count:
             return nan
         rank = max(1, ceil(q * self.count))
-        for i, total in enumerate(self._sums):
-            if rank <= total:
-                for value, times in zip(self._values[i], self._times[i], strict=True):
-                    rank -= times
-                    if rank <= 0:
-                        return value
-            rank -= total
-        raise AssertionError("the sums of the chunks are wrong")
+        if rank == self.count:
+            return self._ends[-1]
+        i, rank = _find(self._sums, rank)
+        at, _ = _find(self._times[i], rank)
+        return self._values[i][at]
 
     def _put(self, i: int, values: list[float], times: list[int]) -> None:
         self._values.insert(i, values)
@@ -89,3 +87,10 @@ class Ordered:
 
     def _take(self, i: int) -> None:
         del self._values[i], self._times[i], self._sums[i], self._ends[i]
+
+
+def _find(counts: list[int], rank: int) -> tuple[int, int]:
+    """Which of ``counts`` number ``rank`` is among, and its number there, from 1 on."""
+    upto = list(accumulate(counts))
+    i = bisect_left(upto, rank)
+    return i, rank - upto[i] + counts[i]

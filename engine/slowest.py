@@ -1,7 +1,7 @@
 """The slowest of many requests: those that ended, and those that are still alive."""
 
 from array import array
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from heapq import nlargest
 from typing import NamedTuple
 
@@ -24,18 +24,24 @@ class Slow(NamedTuple):
     total: float
 
 
-# How long each has become of a request that is alive.
-_SO_FAR: dict[str, Callable[[Live, float], float]] = {
-    "ttft": lambda of, now: (of.first_at if of.outputs else now) - of.submitted_at,
-    "gap": lambda of, now: max(of.worst_gap, now - of.last_at) if of.outputs else -1.0,
-    "queue": lambda of, now: of.queued if of.queued >= 0 else now - of.submitted_at,
-    "total": lambda of, now: now - of.submitted_at,
+# How long each of those that are alive has become.
+_SO_FAR: dict[str, Callable[[Iterable[Live], float], list[float]]] = {
+    "ttft": lambda those, now: [
+        (of.first_at if of.outputs else now) - of.submitted_at for of in those
+    ],
+    "gap": lambda those, now: [
+        max(of.worst_gap, now - of.last_at) if of.outputs else -1.0 for of in those
+    ],
+    "queue": lambda those, now: [
+        of.queued if of.queued >= 0 else now - of.submitted_at for of in those
+    ],
+    "total": lambda those, now: [now - of.submitted_at for of in those],
 }
 
 
 def so_far(req: int, of: Live, now: float) -> Slow:
     """The times of a request that is alive ``now``."""
-    return Slow(req, True, *(_SO_FAR[by](of, now) for by in ORDERS))
+    return Slow(req, True, *(_SO_FAR[by]((of,), now)[0] for by in ORDERS))
 
 
 def in_the_end(req: int, of: Live, now: float) -> Slow:
@@ -46,9 +52,9 @@ def in_the_end(req: int, of: Live, now: float) -> Slow:
 
 def slowest_alive(live: Mapping[int, Live], now: float, by: str, most: int) -> list[Slow]:
     """Those that have taken longest so far ``by`` one of `ORDERS`."""
-    time = _SO_FAR[by]
-    found = nlargest(most, live.items(), key=lambda item: time(item[1], now))
-    return [so_far(req, of, now) for req, of in found]
+    reqs, times = list(live), _SO_FAR[by](live.values(), now)
+    found = nlargest(most, range(len(reqs)), key=times.__getitem__)
+    return [so_far(reqs[i], live[reqs[i]], now) for i in found]
 
 
 class Ended:

@@ -110,7 +110,7 @@ class NodeState(msgspec.Struct):
         return other
 
 
-class RowState(msgspec.Struct, frozen=True):
+class RowState(msgspec.Struct, frozen=True, gc=False):
     """One line of the current batch; ``chunk`` of ``chunks`` is 0 of 0 for a decode."""
 
     req: int

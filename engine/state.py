@@ -7,7 +7,7 @@
 
 import sys
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from hashlib import blake2b
 from typing import Any
 
@@ -98,8 +98,11 @@ class EngineState:
         return state
 
     def _share(self) -> None:
-        """Nothing that there is now may be changed in its place any more."""
-        self._shared_requests = set(self.requests)
+        """Nothing that there is now may be changed in its place any more.
+
+        Requests that have ended never are.
+        """
+        self._shared_requests = self.requests.keys() - self.finished
         self._shared_nodes = set(self.nodes)
 
     def _request(self, id: int) -> RequestState:
@@ -108,6 +111,12 @@ class EngineState:
             self._shared_requests.remove(id)
             self.requests[id] = self.requests[id].copy()
         return self.requests[id]
+
+    def _own(self, ids: Iterable[int]) -> None:
+        """Let all these requests be changed in their place, as `_request` does for one."""
+        if self._shared_requests:
+            for id in self._shared_requests.intersection(ids):
+                self._request(id)
 
     def _node(self, id: int) -> NodeState:
         """The node, to be changed."""
@@ -141,6 +150,11 @@ class EngineState:
         if state == BlockState.CACHED:
             return self.nodes[self.block_owner[block]].refs
         return int(state == BlockState.PRIVATE)
+
+    @property
+    def prefills(self) -> list[RowState]:
+        """The rows that are prefill chunks; all others are decodes, a token each."""
+        return [row for row in self.rows if row.chunks]
 
     def nodes_of(self, request: RequestState) -> list[NodeState]:
         """The tree nodes whose blocks ``request`` holds, from the root down."""
@@ -237,9 +251,10 @@ class EngineState:
         self.rows.append(RowState(e.req, e.start, e.count, e.chunk, e.chunks))
 
     def _decoding(self, e: ev.Decoding) -> None:
-        decodes = []
+        self._own(e.reqs)
+        requests, decodes = self.requests, []
         for req in e.reqs:
-            request = self._request(req)
+            request = requests[req]
             decodes.append(RowState(req, request.computed, 1))
             request.computed += 1
         self.rows[:0] = decodes
@@ -255,14 +270,18 @@ class EngineState:
         self.notes.append(e)
 
     def _sampled(self, e: ev.Sampled) -> None:
-        for i, (req, token) in enumerate(zip(e.reqs, e.tokens, strict=True)):
-            request = self._request(req)
+        self._own(e.reqs)
+        requests, decoding = self.requests, Status.DECODING
+        for req, token in zip(e.reqs, e.tokens, strict=True):
+            request = requests[req]
             request.tokens.append(token)
-            request.status = Status.DECODING
-            if e.logprobs:
-                request.logprobs.append(e.logprobs[i])
-            if request.first_token_at is None:
-                request.first_token_at = self.out_at
+            if request.status is not decoding:
+                request.status = decoding
+                if request.first_token_at is None:
+                    request.first_token_at = self.out_at
+        if e.logprobs:
+            for req, logprobs in zip(e.reqs, e.logprobs, strict=True):
+                requests[req].logprobs.append(logprobs)
 
     def _finished(self, e: ev.Finished) -> None:
         request = self._request(e.req)

@@ -60,7 +60,7 @@ from .sources.base import Message as SourceMessage
 from .steps import STOPPED
 from .store import Store
 from .text import escape_texts
-from .widgets.pane import LineWidget
+from .widgets.lines import LineWidget
 
 ASK = 6.0  # seconds in which a second press of the key leaves
 TAKE = 0.05  # seconds one look may take before keys and drawing get their turn …

@@ -196,7 +196,7 @@ class _Inquiry:
         """What the step took that has just ended, and for what; beside it the one before."""
         if not state.timings or _goes_on(state):
             return
-        prefills = [row for row in state.rows if not row.decode]
+        prefills = state.prefills
         yield Cause(depth, f"{_took(state)}.")
         yield from self._spenders(depth + 1, state, prefills)
         before = self._record.state_at_step_before(self._here)
@@ -469,8 +469,8 @@ def _goes_on(state: EngineState) -> bool:
 
 def _took(state: EngineState) -> str:
     """How long the latest step took, and for what."""
-    decodes = sum(row.decode for row in state.rows)
-    prefill = sum(row.count for row in state.rows if not row.decode)
+    prefill = sum(row.count for row in state.prefills)
+    decodes = len(state.rows) - len(state.prefills)
     parts = [plural(prefill, "prefill token")] if prefill else []
     parts += [plural(decodes, "decode")] if decodes else []
     load = " and ".join(parts) or "no tokens"

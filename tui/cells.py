@@ -90,7 +90,7 @@ class CellMap:
         for event in events:
             if isinstance(event, ev.StepBegan):
                 self.changed = set()
-            elif isinstance(event, ev.Allocated | ev.Inserted | ev.Extended | ev.Evicted):
+            elif isinstance(event, _MOVES):
                 moved.update(event.blocks)
             elif isinstance(event, ev.Admitted):
                 counted.update(event.blocks)
@@ -121,6 +121,7 @@ class CellMap:
         return PRIVATE if kind == BlockState.PRIVATE else FREE
 
 
+_MOVES = (ev.Allocated, ev.Inserted, ev.Extended, ev.Evicted)  # blocks from one state to another
 _UNHELD = bytes.maketrans(
     bytes((BlockState.FREE, BlockState.PRIVATE, BlockState.CACHED)),
     bytes((FREE, PRIVATE, EVICTABLE)),

@@ -7,6 +7,7 @@ steps that are known, whichever of them the screens look at.
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
+from operator import attrgetter
 from typing import NamedTuple
 
 from ..engine import events as ev
@@ -81,14 +82,14 @@ class Spans:
         self._live: dict[int, Life] = {}
         self._arrived: list[Life] = []  # all of them, as they came, which is by id
         self._ended: list[Life] = []  # as they went
-        self._decoding: list[int] = []
+        self._decoding: set[int] = set()
         self._prefilling: set[int] = set()
         for id in sorted((*start.running, *start.waiting)):
             self._arrive(id, start.step + 1)
 
     def of(self, id: int) -> Life | None:
         """The life of one request, if it is kept."""
-        at = bisect_left(self._arrived, id, key=_id)
+        at = bisect_left(self._arrived, id, key=_ID)
         found = self._arrived[at] if at < len(self._arrived) else None
         return found if found and found.id == id else None
 
@@ -98,21 +99,24 @@ class Spans:
         coming = bisect_right(self._arrived, last, key=_arrival)
         if len(self._ended) - going + len(self._live) < coming:
             those = [*self._ended[going:], *self._live.values()]
-            return sorted((life for life in those if life.arrived <= last), key=_id)
+            if coming < len(self._arrived):
+                those = [life for life in those if life.arrived <= last]
+            return sorted(those, key=_ID)
         those = self._arrived[:coming]
         return [life for life in those if life.ended is None or _end(life) >= first]
 
     def apply(self, record: ev.StepRecord, state: EngineState) -> None:
         """Take in one record."""
         step = record.step
-        decoding: list[int] = []
+        decoding: set[int] = set()
         scheduled: set[int] = set()
         for event in record.events:
             if isinstance(event, ev.Submitted):
                 self._arrive(event.req, step + 1)
             elif isinstance(event, ev.Decoding):
-                decoding = event.reqs
-                self._decode(decoding, step)
+                decoding = set(event.reqs)
+                for id in decoding - self._decoding:  # mostly there are none
+                    self._enter(id, DECODE, step)
             elif isinstance(event, ev.Scheduled):
                 scheduled.add(event.req)
                 self._enter(event.req, PREFILL, step)
@@ -127,18 +131,10 @@ class Spans:
             self._idle(decoding, scheduled, step)
             self._decoding, self._prefilling = decoding, scheduled
 
-    def _decode(self, decoding: list[int], step: int) -> None:
-        """Those that decode now and did not in the step before; mostly there are none."""
-        if decoding != self._decoding:
-            for id in set(decoding).difference(self._decoding):
-                self._enter(id, DECODE, step)
-
-    def _idle(self, decoding: list[int], scheduled: set[int], step: int) -> None:
+    def _idle(self, decoding: set[int], scheduled: set[int], step: int) -> None:
         """Those that were in the step before and are not in this one, though they run."""
-        were = self._prefilling
-        if decoding != self._decoding:
-            were = were.union(self._decoding)
-        for id in (were - scheduled).difference(decoding) if were else ():
+        gone = (self._decoding - decoding) | (self._prefilling - decoding)
+        for id in gone - scheduled:
             life = self._live.get(id)
             if life is not None and life.kind in (PREFILL, DECODE):
                 life.enter(IDLE, step)
@@ -174,6 +170,9 @@ class Spans:
             self._arrived = [life for life in self._arrived if life.id not in gone]
 
 
+_ID = attrgetter("id")
+
+
 def _end(life: Life) -> int:
     """The last step that says something of it: its end is marked in the step after it."""
     assert life.ended is not None
@@ -182,7 +181,3 @@ def _end(life: Life) -> int:
 
 def _arrival(life: Life) -> int:
     return life.arrived
-
-
-def _id(life: Life) -> int:
-    return life.id

@@ -45,6 +45,7 @@ class Stops:
         self.latest: Stopped | None = None
         self._steps: OrderedDict[int, Stopped] = OrderedDict()
         self._hits: OrderedDict[int, list[Hit]] = OrderedDict()
+        self.fired = 0  # breakpoints, in all
 
     def take(self, message: Stopped | BreakpointsChanged) -> None:
         if isinstance(message, BreakpointsChanged):
@@ -60,6 +61,7 @@ class Stops:
 
     def _add(self, hits: Iterable[Hit]) -> None:
         for hit in hits:
+            self.fired += 1
             self._hits.setdefault(hit.stop.step, []).append(hit)
         while len(self._hits) > RETAIN:
             self._hits.popitem(last=False)

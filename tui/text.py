@@ -7,7 +7,8 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
-from rich.cells import cell_len, set_cell_size
+from rich import cells
+from rich.cells import set_cell_size
 
 Span = tuple[str, str]
 Line = list[Span]
@@ -46,6 +47,13 @@ def visible(text: str) -> str:
     if text.isascii() and text.isprintable():
         return text
     return "".join(map(_shown, text))
+
+
+def cell_len(text: str) -> int:
+    """The cells that ``text`` takes."""
+    if text.isascii() and text.isprintable():
+        return len(text)
+    return cells.cell_len(text)
 
 
 def clip(text: str, width: int) -> str:
@@ -120,23 +128,23 @@ def bar(parts: Iterable[tuple[int, str, str]], width: int) -> Line:
     A part that is not zero gets a cell at least, so that nothing there goes unseen.
     """
     parts = [part for part in parts if part[0] > 0]
-    cells = _shares([count for count, _, _ in parts], width)
-    return [(glyph * n, style) for n, (_, glyph, style) in zip(cells, parts, strict=True) if n]
+    shares = _shares([count for count, _, _ in parts], width)
+    return [(glyph * n, style) for n, (_, glyph, style) in zip(shares, parts, strict=True) if n]
 
 
 def _shares(counts: Sequence[int], width: int) -> list[int]:
     total = sum(counts)
     if not total or width < len(counts):
         return [0] * len(counts)
-    cells = [max(1, count * width // total) for count in counts]
-    while sum(cells) != width:
-        step = 1 if sum(cells) < width else -1
+    shares = [max(1, count * width // total) for count in counts]
+    while sum(shares) != width:
+        step = 1 if sum(shares) < width else -1
         # Correct the part that is furthest off in that direction.
-        off = [step * (counts[i] * width / total - cells[i]) for i in range(len(cells))]
+        off = [step * (counts[i] * width / total - shares[i]) for i in range(len(shares))]
         if step < 0:
-            off = [o if cells[i] > 1 else float("-inf") for i, o in enumerate(off)]
-        cells[off.index(max(off))] += step
-    return cells
+            off = [o if shares[i] > 1 else float("-inf") for i, o in enumerate(off)]
+        shares[off.index(max(off))] += step
+    return shares
 
 
 def plural(count: int, noun: str) -> str:

@@ -15,6 +15,7 @@ from minisgl_tui.tui.cells import GLYPHS, STYLES, CellMap, code_for
 from minisgl_tui.tui.decoding import Texts
 from minisgl_tui.tui.explain import NOTES, explain
 from minisgl_tui.tui.palette import OWN, STATUS_GLYPHS, style_table
+from minisgl_tui.tui.sampled import SampledSteps
 from minisgl_tui.tui.screens.layout import PANES, Layout, layout_for, panes_shown
 from minisgl_tui.tui.selection import Target, resolve
 from minisgl_tui.tui.text import bar, cell_len, clip, clip_left, pad, plain, visible, wrap
@@ -87,6 +88,38 @@ def test_cells_equal_a_recount_after_every_record(seed: int) -> None:
             engine.abort(rng.choice(list(engine.requests)))
         engine.step()
     assert state.stats.preemptions and state.stats.evicted_blocks
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_every_token_is_known_with_the_step_it_was_sampled_in(seed: int) -> None:
+    rng = random.Random(seed)
+    config = EngineConfig(block_size=2, num_blocks=10, max_batch_tokens=5, seed=seed)
+    runner = SimulatedRunner(10, 2, random_tokens(seed, 2))
+    engine = Engine(config, runner, runner.clock)
+    state = EngineState(config)
+    sampled = SampledSteps(state)
+    known: dict[int, list[int]] = {}
+
+    def follow(record: ev.StepRecord) -> None:
+        state.apply(record)
+        sampled.apply(record, state)
+        for event in record.events:
+            if isinstance(event, ev.Sampled):
+                for req in event.reqs:
+                    known.setdefault(req, []).append(record.step)
+        for req, steps in known.items():
+            found = [sampled.step_of(req, i) for i in range(len(steps) + 2)]
+            assert found == [*steps, None, None]
+
+    engine.log.listen(follow)
+    for _ in range(120):
+        if rng.random() < 0.5:
+            prompt = [rng.randrange(2) for _ in range(rng.randrange(1, 10))]
+            engine.submit(prompt, SamplingParams(max_tokens=rng.randrange(1, 10)))
+        if rng.random() < 0.1 and engine.requests:
+            engine.abort(rng.choice(list(engine.requests)))
+        engine.step()
+    assert state.stats.preemptions and len(known) > 20
 
 
 def test_answers_grow_without_ever_showing_half_a_character() -> None:

@@ -74,8 +74,21 @@ _VERBS = {
 }
 
 
+# What is covered by panes is not drawn.
+
+
+class _Across(Horizontal):
+    BLANK = True
+
+
+class _Down(Vertical):
+    BLANK = True
+
+
 class MainScreen(Travelling):
     """Shows ``store`` and passes commands on to ``source``."""
+
+    BLANK = True
 
     BINDINGS = bindings(RUN, TIME, LOOK, MOVE, CHOOSE)
     AUTO_FOCUS = ""
@@ -105,7 +118,8 @@ class MainScreen(Travelling):
             for number, view in zip(PANES, views, strict=True)
         }
         self.steps = StepStrip(store, id="steps")
-        self._body = Horizontal(id="body")
+        self._bars: tuple[Bar, ...] = ()
+        self._body = _Across(id="body")
         self.strip = Pane(WhyView(), store, id="strip")
 
     # --- what there is ---------------------------------------------------------------------------
@@ -119,10 +133,10 @@ class MainScreen(Travelling):
         yield LinkBar(self._tabs, id="tabs", gap="")
         yield Bar(self._rule, id="rule")
         with self._body:
-            with Vertical(id="left"):
+            with _Down(id="left"):
                 for number in (1, 4, 8, 7, 5, 6, 9):  # as they stand above each other
                     yield panes[number]
-            with Vertical(id="right"):
+            with _Down(id="right"):
                 yield panes[BLOCKS]
                 yield panes[TREE]
         yield self.strip
@@ -132,6 +146,7 @@ class MainScreen(Travelling):
 
     def on_mount(self) -> None:
         self.strip.border_title = "why"
+        self._bars = tuple(self.query(Bar))
         self.set_interval(FADE, self.panes[REQUESTS].sync)  # those that have ended go in time
         self._arrange()
         if self.store.recording and self.store.recording.look_at:
@@ -173,7 +188,7 @@ class MainScreen(Travelling):
             pane.sync()
         self.steps.sync()
         self.strip.sync()
-        for bar in self.query(Bar):
+        for bar in self._bars:
             bar.sync()
         self.answer_when_read()
 

@@ -36,9 +36,9 @@ class BatchView(RequestLines):
         self._deferred = next((n for n in state.notes if isinstance(n, ev.Deferred)), None)
         self._preempted = {n.req: n for n in state.notes if isinstance(n, ev.Preempted)}
         self._starved = {n.req: n for n in state.notes if isinstance(n, ev.Starved)}
-        batch = {row.req for row in self._rows}
-        idle = [r for r in state.running if r not in batch]
         ids = [row.req for row in self._rows]
+        batch = set(ids)
+        idle = [r for r in state.running if r not in batch]
         self._headings: dict[int, str] = {}
         if idle:
             words = "not in this step" if self._over else "not scheduled yet"
@@ -48,8 +48,10 @@ class BatchView(RequestLines):
             self._headings[len(ids)] = f"waiting: {len(state.waiting)}"
             ids += [-1, *state.waiting]
         self.ids = ids
-        decodes = sum(row.decode for row in self._rows)
-        self.subtitle = f"{plural(decodes, 'decode')} · {len(self._rows) - decodes} prefill"
+        prefills = state.prefills
+        self._prefill = sum(row.count for row in prefills)
+        self._decode = len(self._rows) - len(prefills)
+        self.subtitle = f"{plural(self._decode, 'decode')} · {len(prefills)} prefill"
         self.header = [*self._budget(), [], self._table.head]
         if not ids:
             self.header = self._budget()
@@ -60,8 +62,7 @@ class BatchView(RequestLines):
         budget = self._store.config.max_batch_tokens
         if self._store.state.began is None:
             return [[("budget ", "dim"), (f"{budget} tokens a step", "text")]]
-        decode = sum(row.count for row in self._rows if row.decode)
-        prefill = sum(row.count for row in self._rows) - decode
+        decode, prefill = self._decode, self._prefill
         unused = budget - decode - prefill
         words: Line = [
             ("  decode ", "dim"),

@@ -1,5 +1,8 @@
 """The block map: a cell a block or several, wrapped at the width, and what is under the cursor."""
 
+from itertools import groupby
+from operator import itemgetter
+
 from ...engine.blocks import BlockState
 from ..cells import EVICTABLE, FREE, GLYPHS, HELD, PRIVATE, SHARED, STYLES, CellMap
 from ..selection import Links, Target, names, node_holders
@@ -16,6 +19,8 @@ LEGEND = (
     (EVICTABLE, "evictable"),
 )
 
+_SHADES = ("", "shade1", "shade2", "shade3")
+_LOOK = itemgetter(1, 2)
 MARGIN = 1  # cells left of everything
 FULL = 4096  # cells; with more blocks than that, one looks from farther away to begin with
 
@@ -109,38 +114,40 @@ class BlocksView(View):
         gap = " " * (self.pitch - 1)
         number = first * self.size
         runs: list[tuple[str, str, str]] = [(f"{number:>{MARGIN + self._number}}  ", "faint", "")]
-        text, now, ground = "", "", ""
-        for cell, code in enumerate(self._codes[first : first + self.per_line], first):
-            style = STYLES[code] if self._stands_out(cell, code) else "faint"
-            back = self._ground(cell, cursor)
-            if style == now and back == ground:
-                text += GLYPHS[code] + gap if not (back and gap) else GLYPHS[code]
+        codes = self._codes[first : first + self.per_line]
+        cells = range(first, first + len(codes))
+        glyphs = [GLYPHS[code] for code in codes]
+        looks = zip(glyphs, self._styles(cells, codes), self._backs(cells, cursor), strict=True)
+        for (style, back), same in groupby(looks, _LOOK):
+            texts = [glyph for glyph, _, _ in same]
+            if back and gap:  # the ground is the cell's alone
+                for text in texts:
+                    runs += [(text, style, back), (gap, "text", "")]
             else:
-                if text:
-                    runs.append((text, now, ground))
-                text, now, ground = GLYPHS[code] + ("" if back else gap), style, back
-            if back and gap:
-                runs.append((text, now, ground))
-                runs.append((gap, "text", ""))
-                text, now = "", ""
-        if text:
-            runs.append((text, now, ground))
+                runs.append((gap.join(texts) + gap, style, back))
         return runs
 
-    def _stands_out(self, cell: int, code: int) -> bool:
+    def _styles(self, cells: range, codes: bytes | bytearray) -> list[str]:
+        """What each cell is drawn in: faint where another state is picked out."""
         if self._lit:
-            return bool(self._lit[cell])
-        return self._state is None or STATE_OF[code] == self._state
+            out = self._lit[cells.start : cells.stop]
+        elif self._state is None:
+            return [STYLES[code] for code in codes]
+        else:
+            out = [STATE_OF[code] == self._state for code in codes]
+        return [STYLES[code] if on else "faint" for code, on in zip(codes, out, strict=True)]
 
-    def _ground(self, cell: int, cursor: int) -> str:
-        if cell == cursor:
-            return "cell"
-        if cell in self._linked:
-            return "lit"
-        if cell in self._changed:
-            return "changed"
-        shade = self._shades[cell] if self._shades else 0
-        return f"shade{shade}" if shade else ""
+    def _backs(self, cells: range, cursor: int) -> list[str]:
+        """The ground of each cell."""
+        linked, changed = self._linked, self._changed
+        shades = self._shades[cells.start : cells.stop] or bytes(len(cells))
+        return [
+            "cell" if cell == cursor
+            else "lit" if cell in linked
+            else "changed" if cell in changed
+            else _SHADES[shade]
+            for cell, shade in zip(cells, shades, strict=True)
+        ]  # fmt: skip
 
     def _sum_up(self, cell: int, width: int) -> list[Line]:
         """Two lines on the blocks of ``cell``: how many are what."""

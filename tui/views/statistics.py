@@ -4,7 +4,8 @@ What counts and what is measured is `engine/stats.py`'s, what of it lies in the 
 `engine/windows.py`'s. The slowest requests of the window can be selected.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from math import nan
 
 from ...engine.slowest import ORDERS, Slow
@@ -30,6 +31,8 @@ _LEAST = 8  # cells of a sparkline; narrower ones are left out
 _PERCENTILES = ("p50", "p95", "p99", "most")
 _MOST_SLOW = 10
 
+_Series = Callable[[], Sequence[float]] | None  # how it went, asked for where there is room
+
 
 class StatisticsView(View):
     name = "Stats"
@@ -50,7 +53,7 @@ class StatisticsView(View):
         self._label = min(_LABEL, width - self._values)
         state, label = store.state, WINDOWS[self.chosen][0]
         self.keys = []
-        self._lines: list[Line] = []
+        self._lines: list[Callable[[], Line]] = []  # each made when it is drawn
         self.subtitle = f"{f'the last {label}' if self._seconds else label} up to step {state.step}"
         if not state.stats.steps:
             self.header = [
@@ -74,7 +77,7 @@ class StatisticsView(View):
         self.keys = [*self.keys, *[None] * (len(self._lines) - len(self.keys))]
 
     def line(self, i: int) -> Line:
-        return self._lines[i]
+        return self._lines[i]()
 
     # --- choosing --------------------------------------------------------------------------------
 
@@ -132,9 +135,10 @@ class StatisticsView(View):
         self._title("slowest", tuple(_HEADS.values()), self.order)
         above = [None] * len(self._lines)
         self.keys = [*above, *(Target("request", slow.req) for slow in slowest)]
-        self._lines += [self._slow(slow, by) for slow in slowest]
+        self._lines += [partial(self._slow, slow, by) for slow in slowest]
         if not slowest:
-            self._lines.append([(" nothing of this kind was measured in the window", "dim")])
+            nothing: Line = [(" nothing of this kind was measured in the window", "dim")]
+            self._lines.append(lambda: nothing)
 
     def _slow(self, slow: Slow, by: str) -> Line:
         request = self._state.requests.get(slow.req)
@@ -152,7 +156,8 @@ class StatisticsView(View):
 
     def _counts(self) -> None:
         count, state = self._count, self._state
-        self._lines.append(heading(f"in these {span(self._window.seconds)}", self._width))
+        words = f"in these {span(self._window.seconds)}"
+        self._lines.append(partial(heading, words, self._width))
         for label, name in (
             ("requests in", "submitted"),
             ("requests done", "ended"),
@@ -174,14 +179,14 @@ class StatisticsView(View):
 
     def _cache(self) -> None:
         state, stats = self._state, self._state.stats
-        self._lines.append(heading("prefix cache and KV blocks", self._width))
+        self._lines.append(partial(heading, "prefix cache and KV blocks", self._width))
         prompt, hit = self._count("prompt"), self._count("hit")
         hits = f"{hit / prompt:.0%}, {hit:,} of {prompt:,} tokens" if prompt else "no prompt"
         self._row("prompts cached", hits, self._counted("hit"))
         total = state.config.num_blocks
         held = total - state.free - state.evictable
         for label, blocks in (("held", held), ("cached", state.evictable), ("free", state.free)):
-            series = self._gauge(label) if label != "free" else ()
+            series = self._gauge(label) if label != "free" else None
             self._row(label, f"{blocks:,} of {total:,} blocks, {blocks / total:.0%}", series, total)
         evicted = plural(self._count("evicted"), "block")
         self._row("evicted", evicted, self._counted("evicted"))
@@ -210,23 +215,32 @@ class StatisticsView(View):
             return f"{60 * rate:.1f}/min"
         return f"{rate:,.1f}/s" if rate < 100 else f"{rate:,.0f}/s"
 
-    def _counted(self, name: str) -> Sequence[float]:
-        return self._course.counted(name) if self._course else ()
+    def _counted(self, name: str) -> _Series:
+        return partial(self._course.counted, name) if self._course else None
 
-    def _gauge(self, name: str) -> Sequence[float]:
-        return self._course.gauge(name) if self._course else ()
+    def _gauge(self, name: str) -> _Series:
+        return partial(self._course.gauge, name) if self._course else None
 
     # --- lines -----------------------------------------------------------------------------------
 
     def _title(self, text: str, columns: Sequence[str], chosen: int = -1) -> None:
+        self._lines.append(partial(self._title_line, text, columns, chosen))
+
+    def _times(self, label: str, name: str) -> None:
+        self._lines.append(partial(self._times_line, label, name))
+
+    def _row(self, label: str, value: str, series: _Series = None, most: float = 0) -> None:
+        self._lines.append(partial(self._row_line, label, value, series, most))
+
+    def _title_line(self, text: str, columns: Sequence[str], chosen: int) -> Line:
         line: Line = [(pad(f"── {text} ", self._label), "dim")]
         for number, column in enumerate(columns):
             style = "accent" if number == chosen else "heading"
             line.append((pad_left(column, self._column), style))
         rest = self._width - self._label - self._values - 1
-        self._lines.append([*line, (" " + "─" * rest, "faint")])
+        return [*line, (" " + "─" * rest, "faint")]
 
-    def _times(self, label: str, name: str) -> None:
+    def _times_line(self, label: str, name: str) -> Line:
         times = self._store.windows.times(self._window, self._state.stats, name)
         values = "  no longer kept"
         if times is not None:
@@ -235,18 +249,18 @@ class StatisticsView(View):
         line: Line = [(pad(f" {label}", self._label), "dim"), (pad(values, self._values), "text")]
         if self._course:
             line.append(("  " + sparkline(self._course.mean(name)), "decode"))
-        self._lines.append(line)
+        return line
 
-    def _row(self, label: str, value: str, series: Sequence[float] = (), most: float = 0) -> None:
+    def _row_line(self, label: str, value: str, series: _Series, most: float) -> Line:
         line: Line = [(pad(f" {label}", self._label), "dim")]
         if series:
             line += [
                 (pad(f" {value}", self._values), "text"),
-                ("  " + sparkline(series, most), "decode"),
+                ("  " + sparkline(series(), most), "decode"),
             ]
         else:
             line.append((clip(f" {value}", self._width - self._label), "text"))
-        self._lines.append(line)
+        return line
 
 
 def _unknown(store: Store) -> str:

@@ -236,8 +236,8 @@ def step_summary(store: Store, width: int = 999) -> str:
     state = store.state
     if not state.step:
         return ""
-    decodes = sum(row.count for row in state.rows if row.decode)
-    prefill = sum(row.count for row in state.rows) - decodes
+    prefills = state.prefills
+    decodes, prefill = len(state.rows) - len(prefills), sum(row.count for row in prefills)
     text = f"step {state.step}: {decodes} decode + {prefill} prefill tokens"
     if not state.timings or not store.past.ends_record(store.position):
         return text  # in mid-step the times are those of the step before

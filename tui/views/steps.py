@@ -5,6 +5,10 @@ many steps show the fullest of them. Which step is looked at, and whether the st
 newest one, comes from the store; the strip keeps only how many steps share a column.
 """
 
+from functools import lru_cache
+from itertools import groupby
+from operator import itemgetter
+
 from ..steps import EVICTED, FAILED, PREEMPTED, STOPPED, Column
 from ..stops import GLYPH
 from ..store import Store
@@ -22,6 +26,7 @@ _HIGH = 2  # lines of the bars where the strip has three
 _MOST = 16  # levels of zoom
 
 Runs = list[tuple[str, str, str]]  # text, style, ground
+_LOOK = itemgetter(1, 2)
 
 
 class StepsView:
@@ -115,16 +120,14 @@ class StepsView:
 
 def _runs(cells: list[tuple[str, str]], here: int) -> Runs:
     """Equal neighbours in one piece, the column looked at on a ground of its own."""
-    runs: Runs = []
-    for i, (glyph, style) in enumerate(cells):
-        ground = "cell" if i == here else ""
-        if runs and runs[-1][1:] == (style, ground):
-            runs[-1] = runs[-1][0] + glyph, style, ground
-        else:
-            runs.append((glyph, style, ground))
-    return runs
+    grounds = [""] * len(cells)
+    if 0 <= here < len(cells):
+        grounds[here] = "cell"
+    looks = ((glyph, style, ground) for (glyph, style), ground in zip(cells, grounds, strict=True))
+    return [("".join(glyph for glyph, _, _ in same), *look) for look, same in groupby(looks, _LOOK)]
 
 
+@lru_cache(maxsize=1024)
 def _mark(column: Column) -> tuple[str, str]:
     for bit, glyph, style, _ in MARKS:
         if column.marks & bit:
@@ -132,6 +135,7 @@ def _mark(column: Column) -> tuple[str, str]:
     return " ", "text"
 
 
+@lru_cache(maxsize=1024)
 def _one_line(column: Column, budget: int) -> tuple[str, str]:
     """A mark if there is one, else a shade for a step with prefill, a bar for one without."""
     mark = _mark(column)
@@ -145,6 +149,7 @@ def _one_line(column: Column, budget: int) -> tuple[str, str]:
     return "·", "faint"
 
 
+@lru_cache(maxsize=1024)
 def _bar(column: Column, budget: int, low: int) -> tuple[str, str]:
     """The piece of a stacked bar, decode below prefill, in line ``low`` from the bottom."""
     whole = 8 * _HIGH

@@ -1,7 +1,7 @@
 """The why pane: every decision as a sentence, the newest step first."""
 
 from bisect import bisect_right
-from itertools import accumulate
+from itertools import accumulate, takewhile
 
 from ..selection import Target
 from ..step_notes import StepNotes
@@ -14,7 +14,7 @@ _Lines = list[tuple[Line, Target | None]]
 
 
 class WhyView(View):
-    """Sentences are wrapped once for each width; only a step that got new ones is wrapped again."""
+    """Sentences are wrapped once for each width, and again only those of the newest step."""
 
     name = "Why"
     about = "the scheduler's decisions in words, newest step first"
@@ -23,27 +23,32 @@ class WhyView(View):
     def __init__(self) -> None:
         super().__init__()
         self._width = 0
-        self._wrapped: dict[int, tuple[int, _Lines]] = {}
+        self._made_of: object = None
+        self._upto = 0  # pages of steps before this one are as they will always be
         self._pages: list[tuple[int, _Lines]] = []  # step and lines, the newest step first
         self._ends: list[int] = []  # lines up to the end of each page
 
     def update(self, store: Store, width: int, height: int) -> None:
-        if width != self._width:
-            self._width, self._wrapped = width, {}
-        self._pages = []
-        latest = store.history[0]
-        if store.state.step and not latest.notes and not store.stops.hits(latest.step):
+        history, latest, stops = store.history, store.history[0], store.stops
+        made_of = (history, width, stops.fired)
+        if made_of != self._made_of:
+            self._made_of, self._width, self._pages = made_of, width, []
+            self._upto = history[-1].step
+        pages: list[tuple[int, _Lines]] = []
+        step = store.state.step
+        if step and not latest.notes and not stops.hits(latest.step):
             quiet: Line = [("  nothing to decide, all running go on", "dim")]
-            step = store.state.step
-            self._pages.append((step, [(heading(f"step {step}", width), None), (quiet, None)]))
-        for entry in store.history:
-            hits = store.stops.hits(entry.step)
+            pages.append((step, [(heading(f"step {step}", width), None), (quiet, None)]))
+        for entry in takewhile(lambda entry: entry.step >= self._upto, history):
+            hits = stops.hits(entry.step)
             if entry.notes or hits:
-                self._pages.append((entry.step, self._page(entry, hits)))
-        self._ends = list(accumulate(len(lines) for _, lines in self._pages))
-        if len(self._wrapped) > 2 * len(store.history):
-            kept = {entry.step for entry in store.history}
-            self._wrapped = {k: v for k, v in self._wrapped.items() if k in kept}
+                pages.append((entry.step, self._page(entry, hits)))
+        anew = sum(1 for _ in takewhile(lambda page: page[0] >= self._upto, self._pages))
+        self._pages[:anew] = pages
+        while self._pages and self._pages[-1][0] < history[-1].step:
+            self._pages.pop()
+        self._upto = latest.step
+        self._ends = list(accumulate([len(lines) for _, lines in self._pages]))
         self.subtitle = f"step {latest.step} · {plural(len(latest.notes), 'decision')}"
 
     @property
@@ -74,15 +79,10 @@ class WhyView(View):
 
     def _page(self, entry: StepNotes, hits: list[Hit]) -> _Lines:
         """A heading and the sentences of a step."""
-        known = self._wrapped.get(entry.step)
-        size = len(entry.notes) + len(hits)
-        if known and known[0] == size:
-            return known[1]
         lines: _Lines = [(heading(f"step {entry.step}", self._width), None)]
         for note in (*(hit.note for hit in hits), *entry.notes):
             target = Target("request", note.req) if note.req >= 0 else None
             for k, part in enumerate(wrap(note.sentence, self._width - 2)):
                 lead = f"{note.glyph} " if k == 0 else "  "
                 lines.append(([(lead, note.style), (part, "text")], target))
-        self._wrapped[entry.step] = (size, lines)
         return lines

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from textual import events
 
 from ..text import Line, cell_len, plain
-from .pane import LineWidget, Row
+from .lines import LineWidget, Row
 
 Lines = Callable[[int], list[Line]]
 

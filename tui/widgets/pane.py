@@ -4,90 +4,21 @@ The pane owns cursor, scroll position and marks; what the lines say is the view'
 formats the visible lines only, and repaints those that differ from what is on the screen.
 """
 
-from rich.segment import Segment
-from rich.style import Style
+from typing import Any, Self
+
 from textual import events
+from textual.content import Content
 from textual.geometry import Region
 from textual.message import Message
-from textual.strip import Strip
-from textual.widget import Widget
 
-from ..palette import StyleTable, style_table
 from ..selection import Target
 from ..store import Store
-from ..text import cell_len, plain, set_cell_size
+from ..text import cell_len, plain
 from ..views.base import View
 from ..views.blocks import BlocksView
+from .lines import LineWidget, Row
 
 SEARCH = 0.03  # seconds until a view that is busy gets its next turn
-
-Run = tuple[str, str, str]  # text, style, ground
-Row = tuple[Run, ...]
-
-
-class LineWidget(Widget):
-    """A widget of styled lines that repaints only those that changed."""
-
-    def __init__(self, **options: str | None) -> None:
-        super().__init__(**options)  # pyright: ignore[reportArgumentType]
-        self._rows: list[Row] = []
-        self._table: StyleTable = {}
-        self._base = Style()
-
-    def rows(self, width: int, height: int) -> list[Row]:
-        """The ``height`` lines to show now. For subclasses to fill."""
-        raise NotImplementedError
-
-    def sync(self) -> None:
-        """Work out what to show, and repaint where that is new."""
-        width, height = self.content_size
-        if not (width and height and self.display):
-            return
-        rows = self.rows(width, height)
-        before, self._rows = self._rows, rows
-        if len(before) != len(rows):
-            self.refresh()
-            return
-        dirty = [y for y in range(len(rows)) if rows[y] != before[y]]
-        if dirty:
-            self.refresh(*(Region(0, y, width, 1) for y in dirty))
-
-    def forget(self) -> None:
-        """Paint every line anew when next drawn: something about all of them has changed."""
-        self._rows = []
-
-    def notify_style_update(self) -> None:
-        super().notify_style_update()
-        self._table = {}
-
-    def on_resize(self) -> None:
-        self._rows = []
-        self.sync()
-
-    def render_line(self, y: int) -> Strip:
-        if not self._table:
-            self._base = self.rich_style
-            table = style_table(self.app.current_theme)
-            self._table = {key: self._base + style for key, style in table.items()}
-        width = self.content_size.width
-        row = self._rows[y] if y < len(self._rows) else ()
-        used = 0
-        segments: list[Segment] = []
-        ground = ""
-        for text, style, ground in row:
-            cells = cell_len(text)
-            if used + cells > width:
-                text = set_cell_size(text, width - used)
-                cells = width - used
-            segments.append(Segment(text, self._table[style, ground]))
-            used += cells
-            if used >= width:
-                break
-        if used < width:
-            # The ground of a marked row reaches to the end of the line; that of a cell does not.
-            rest = self._table["text", ground if ground in ("cursor", "linked") else ""]
-            segments.append(Segment(" " * (width - used), rest))
-        return Strip(segments, width)
 
 
 class Pane(LineWidget, can_focus=True):
@@ -110,6 +41,9 @@ class Pane(LineWidget, can_focus=True):
 
     class Sized(Message):
         """A pane has come to its size, and only now shows what it is there for."""
+
+    _subtitle = ""
+    _sets_subtitle = False  # just now
 
     def __init__(self, view: View, store: Store, number: int = 0, id: str | None = None) -> None:
         super().__init__(id=id, classes="pane")
@@ -159,12 +93,25 @@ class Pane(LineWidget, can_focus=True):
             row = self._body_row(self.top + y)
             rows.append(self._with_bar(row, bar[y], width - 1) if bar else row)
         rows += [((blank, "text", ""), *((t, s, "") for t, s in ln)) for ln in footer]
-        if self.number and view.subtitle != self.border_subtitle:
-            self.border_subtitle = view.subtitle
+        if self.number and view.subtitle != self._subtitle:
+            self._set_subtitle(view.subtitle)
         if view.busy and not self._waits:
             self._waits = True
             self.set_timer(SEARCH, self._go_on)
         return rows[:height]
+
+    def _set_subtitle(self, text: str) -> None:
+        self._subtitle, self._sets_subtitle = text, True
+        self.border_subtitle = Content(text)
+        self._sets_subtitle = False
+
+    def refresh(self, *regions: Region, **what: Any) -> Self:
+        if self._sets_subtitle:  # Textual would have all of the pane painted anew for it
+            if not self.styles.gutter.bottom:
+                return self
+            height, gutter = self.content_size.height, self.styles.gutter
+            regions = (Region(-gutter.left, height, self.outer_size.width, 1),)
+        return super().refresh(*regions, **what)
 
     def _go_on(self) -> None:
         self._waits = False

@@ -5,7 +5,7 @@ from textual.message import Message
 
 from ..store import Store
 from ..views.steps import StepsView
-from .pane import LineWidget, Row
+from .lines import LineWidget, Row
 
 
 class StepStrip(LineWidget):
