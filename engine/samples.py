@@ -35,6 +35,11 @@ class Samples:
         """How many entries there ever were when there were ``count`` measurements."""
         return self.dropped + bisect_right(self.counts, count)
 
+    def has(self, first_count: int, end_count: int) -> bool:
+        """Whether those from number ``first_count`` to ``end_count`` were heard, and are kept."""
+        last = self.counts[-1] if self.counts else self.before
+        return self.before <= first_count and end_count <= last
+
     def between(self, first: int, end: int) -> Iterable[tuple[float, int]]:
         for i in range(first - self.dropped, end - self.dropped):
             yield self.seconds[i], self.counts[i] - (self.counts[i - 1] if i else self.before)
@@ -51,7 +56,7 @@ class Within:
     def move(self, first_count: int, end_count: int) -> bool:
         """Have those from number ``first_count`` to ``end_count``; false if they are not kept."""
         samples = self._samples
-        if first_count < samples.before:
+        if not samples.has(first_count, end_count):
             return False
         first, end = samples.entry(first_count), samples.entry(end_count)
         change = abs(first - self._first) + abs(end - self._end)

@@ -49,8 +49,8 @@ PERCENTS = (50, 95, 99)
 
 
 class Times(NamedTuple):
-    """Measurements of one kind in a window, in seconds; NaN where there is none. Exact, but for
-    the percentiles of the `whole` run, which are estimates between two edges of a histogram."""
+    """Measurements of one kind in a window, in seconds; NaN where there is none. Exact, unless
+    `Windows.estimates` says that percentiles lie somewhere between two edges of a histogram."""
 
     samples: int
     mean: float
@@ -153,16 +153,24 @@ class Windows:
     def times(self, window: Window, stats: Statistics, name: str) -> Times | None:
         """What was measured in the window; None if it is no longer kept."""
         histogram: Histogram = getattr(stats, name)
-        if window.whole:
+        if window.whole and not self._samples[name].has(0, histogram.count):
             quantiles = (histogram.quantile(percent / 100) for percent in (*PERCENTS, 100))
             return Times(histogram.count, histogram.mean, *quantiles)
-        within = self._within[name]
-        if not within.move(self._counts[name][window.row], histogram.count):
+        within, count, total = self._within[name], 0, 0.0
+        if not window.whole:
+            count, total = self._counts[name][window.row], self._sums[name][window.row]
+        if not within.move(count, histogram.count):
             return None
         samples = within.ordered.count
-        mean = (histogram.sum - self._sums[name][window.row]) / samples if samples else nan
+        mean = (histogram.sum - total) / samples if samples else nan
         quantiles = (within.ordered.quantile(percent / 100) for percent in (*PERCENTS, 100))
         return Times(samples, mean, *quantiles)
+
+    def estimates(self, window: Window, stats: Statistics) -> bool:
+        """Whether some percentiles of the whole run are no more than that, as not all of it was
+        heard or is still kept."""
+        counts = {name: getattr(stats, name).count for name in TIMES}
+        return window.whole and not all(self._samples[name].has(0, counts[name]) for name in TIMES)
 
     def course(self, window: Window, state: EngineState, cells: int) -> "Course | None":
         """How it went, in at most ``cells`` equal parts; None where that is not `known`."""

@@ -8,7 +8,8 @@ from ..engine.errors import UserError
 from ..engine.events import StepRecord
 from ..engine.lints import Lints
 from ..engine.state import EngineState
-from ..engine.stats import Histogram, Statistics
+from ..engine.stats import Statistics
+from ..engine.windows import Windows
 from .progress import ShowProgress
 from .sources.base import (
     Failed,
@@ -31,6 +32,7 @@ class Unattended:
         self._source = source
         self._progress = progress
         self._state: EngineState | None = None
+        self._windows: Windows | None = None
         self._lints = Lints()
         self._error = ""
         self._began = False
@@ -65,6 +67,7 @@ class Unattended:
             self._progress(message.stage, message.fraction)
         elif isinstance(message, Ready):
             self._state = EngineState(message.config)
+            self._windows = Windows(self._state)
         elif isinstance(message, ModeChanged) and message.mode is Mode.PAUSED:
             self._paused(message.idle)
         elif isinstance(message, (Failed, RecordingEnded, Rejected)):
@@ -80,9 +83,10 @@ class Unattended:
             self._source.close()
 
     def _take(self, record: StepRecord) -> None:
-        state = self._state
-        assert state
+        state, windows = self._state, self._windows
+        assert state and windows
         state.apply(record)
+        windows.apply(record, state)
         self._lints.apply(record, state)
         done = state.stats.ended / max(1, state.stats.submitted)
         self._progress("running the workload", done)
@@ -91,13 +95,13 @@ class Unattended:
 
     def figures(self) -> list[str]:
         """The run in a few lines: what it took, hit and lost, and what the lints say of it."""
-        if self._state is None:
+        if self._state is None or self._windows is None:
             return []
         found = (f"⚠ {line}" for line in self._lints.summaries().values())
-        return [*figures(self._state.stats), *found]
+        return [*figures(self._state.stats, self._windows), *found]
 
 
-def figures(stats: Statistics) -> list[str]:
+def figures(stats: Statistics, windows: Windows) -> list[str]:
     """A run in a few lines."""
     seconds = stats.now - (stats.started_at or 0.0)
     ends = ", ".join(f"{count} by {reason}" for reason, count in sorted(stats.finished.items()))
@@ -108,13 +112,16 @@ def figures(stats: Statistics) -> list[str]:
         f"and {duration(seconds)}",
         f"cached: {hit}; {stats.prefill_tokens:,} computed by prefill",
         f"preemptions: {stats.preemptions}{lost}",
-        f"to the first token: {_times(stats.ttft)}",
-        f"between tokens: {_times(stats.itl)}",
+        f"to the first token: {_times(stats, windows, 'ttft')}",
+        f"between tokens: {_times(stats, windows, 'itl')}",
     ]
 
 
-def _times(histogram: Histogram) -> str:
-    if not histogram.count:
+def _times(stats: Statistics, windows: Windows, name: str) -> str:
+    whole = windows.window(stats, None)
+    times = windows.times(whole, stats, name) if whole else None
+    if not times or not times.samples:
         return "none"
-    median, high = (duration(histogram.quantile(q)) for q in (0.5, 0.99))
-    return f"median {median}, p99 {high}, longest {duration(histogram.max)}"
+    median, high, most = map(duration, (times.p50, times.p99, times.most))
+    about = "~" if whole and windows.estimates(whole, stats) else ""
+    return f"median {about}{median}, p99 {about}{high}, longest {most}"

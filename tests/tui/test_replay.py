@@ -2,10 +2,12 @@
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import msgspec
 import pytest
+from minisgl_tui.engine.playback import Playback
 from minisgl_tui.engine.sampling import SamplingParams
 from minisgl_tui.engine.snapshot import Snapshot
 from minisgl_tui.engine.state import EngineState
@@ -41,6 +43,23 @@ def record_toy(path: Path, steps: int = 10**6, spelled: bool = True) -> Store:
 
 
 # --- replay --------------------------------------------------------------------------------------
+
+
+async def test_one_goes_elsewhere_while_it_is_still_being_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two readings that give way to each other would read nothing any more."""
+    live = record_toy(tmp_path / "run.mtrace")
+    skip = Playback.skip
+    monkeypatch.setattr(Playback, "skip", lambda self: (time.sleep(0.01), skip(self))[1])
+    async with running(MEDIUM, RecordedSource(tmp_path / "run.mtrace")) as on:
+        await on.until(lambda: len(on.store.state.waiting) == 4)
+        await on.press("L")
+        for step in (3, 9, 6):
+            on.main.go(on.store.past.end_of_step(step))
+            await on.pilot.pause(0.03)
+        await on.until(lambda: on.store.reading is None and len(on.store.past) == on.store._taken)
+        assert on.store.now.digest() == live.now.digest()
 
 
 @pytest.mark.parametrize("size", [NARROW, MEDIUM, WIDE])

@@ -5,7 +5,6 @@ from typing import ClassVar
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
-from textual.screen import ModalScreen
 
 from ...engine.breakpoints import BreakpointInfo
 from ...engine.stops import Stop
@@ -13,11 +12,12 @@ from ..sources.base import Source
 from ..store import Store
 from ..text import Line, clip, pad, pad_left, visible
 from ..widgets.bars import Bar
+from .box import Box
 
 _NUMBERS = (("id", 3), ("hits", 5), ("ignore", 6))
 
 
-class BreakpointsScreen(ModalScreen[str | Stop | None]):
+class BreakpointsScreen(Box[str | Stop | None]):
     """Gives a line for the command line, the stop to go to, or None."""
 
     BINDINGS: ClassVar[list[BindingType]] = [

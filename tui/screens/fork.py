@@ -5,7 +5,6 @@ from typing import ClassVar
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
-from textual.screen import ModalScreen
 
 from ...engine.errors import UserError
 from ...engine.events import Position
@@ -16,6 +15,7 @@ from ..text import Line, bar, clip
 from ..views.forked import ForkFigures, ForkTimelines
 from ..widgets.bars import Bar
 from ..widgets.pane import Pane
+from .box import Box
 
 _BOTH_FROM = 34  # rows from which on there is room for timelines and figures
 
@@ -24,7 +24,7 @@ class _Left(Exception):
     """Nobody waits for the fork any longer."""
 
 
-class ForkingScreen(ModalScreen[Forked | UserError | None]):
+class ForkingScreen(Box[Forked | UserError | None]):
     """Runs the fork in a thread and shows how far that is. Gives it, why there is none, or None if
     somebody would not wait."""
 
@@ -83,7 +83,7 @@ class ForkingScreen(ModalScreen[Forked | UserError | None]):
         self.dismiss(None)
 
 
-class ForkScreen(ModalScreen[Forked | None]):
+class ForkScreen(Box[Forked | None]):
     """Timelines of both runs, and figures. Gives the fork if it is to be looked at in all panes."""
 
     BINDINGS: ClassVar[list[BindingType]] = [

@@ -7,7 +7,6 @@ from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
-from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from ...engine import events as ev
@@ -20,6 +19,7 @@ from ..text import Line, pad
 from ..views import steps, timeline
 from ..views.base import View
 from ..views.timeline import HIT
+from .box import Box
 
 _BLOCKS = (
     ("·", "free", "free: nobody's, ready to be taken"),
@@ -179,7 +179,7 @@ def _glyphs(title: str) -> list[Line]:
     return _GLYPHS[title]() if title in _GLYPHS else []
 
 
-class HelpScreen(ModalScreen[None]):
+class HelpScreen(Box[None]):
     """Closes with the key that opened it, with escape or with q."""
 
     BINDINGS: ClassVar[list[BindingType]] = [

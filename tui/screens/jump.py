@@ -7,10 +7,10 @@ from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.geometry import Offset
-from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from ..widgets.pane import Pane
+from .box import Box
 
 
 def letters(names: Mapping[int, str]) -> dict[str, int]:
@@ -26,7 +26,7 @@ def letters(names: Mapping[int, str]) -> dict[str, int]:
     return found
 
 
-class JumpScreen(ModalScreen[int | None]):
+class JumpScreen(Box[int | None]):
     """Gives the number of the pane whose letter was typed, or None."""
 
     BINDINGS: ClassVar[list[BindingType]] = [

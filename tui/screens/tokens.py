@@ -5,14 +5,14 @@ from typing import ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.screen import ModalScreen
 
 from ..store import Store
 from ..views.tokens import TokensView
 from ..widgets.pane import Pane
+from .box import Box
 
 
-class TokensScreen(ModalScreen[None]):
+class TokensScreen(Box[None]):
     """Shows the output of ``request`` token by token, and goes on with it while it grows."""
 
     BINDINGS: ClassVar[list[BindingType]] = [

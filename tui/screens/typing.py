@@ -2,13 +2,14 @@
 
 from typing import TypeVar
 
-from textual.screen import ModalScreen
 from textual.widgets import Input
+
+from .box import Box
 
 Result = TypeVar("Result")
 
 
-class TypingScreen(ModalScreen[Result]):
+class TypingScreen(Box[Result]):
     """A box with one `Input`, which has the focus."""
 
     def __init__(self) -> None:

@@ -106,6 +106,8 @@ class RecordedSource(Debugged):
         self._path = path
         self._resume = resume
         self._playback: Playback | None = None
+        self._wanted = 0  # records that are to be read, whatever else is pressed
+        self._reading = False
 
     # --- switches --------------------------------------------------------------------------------
 
@@ -125,21 +127,28 @@ class RecordedSource(Debugged):
         history = playback.history
         wanted = history.records_until(history.end_of_step(position.step))
 
-        def read() -> None:
-            """Until another switch is pressed, which comes first."""
-            before = playback.records
-            try:
-                while playback.records < wanted and not debugger.asked:
-                    sink.put(playback.skip())
-            finally:
-                if playback.records > before:
-                    debugger.rejoin(history.state_after(playback.records))
-            if playback.records < wanted and not self._closed:
-                debugger.call(read)
+        def want() -> None:
+            self._wanted = max(self._wanted, wanted)
+            if not self._reading:
+                self._read(playback, debugger, sink)
 
-        debugger.call(read)
+        debugger.call(want)
 
     # --- the thread ------------------------------------------------------------------------------
+
+    def _read(self, playback: Playback, debugger: Debugger, sink: Sink) -> None:
+        """On to what is wanted, until another switch is pressed, which comes first. There is one
+        such reading at a time: of two, each would give way to the other for ever."""
+        before, self._reading = playback.records, False
+        try:
+            while playback.records < self._wanted and not debugger.asked:
+                sink.put(playback.skip())
+        finally:
+            if playback.records > before:
+                debugger.rejoin(playback.history.state_after(playback.records))
+        if playback.records < self._wanted and not self._closed:
+            self._reading = True
+            debugger.call(lambda: self._read(playback, debugger, sink))
 
     def _run(self, sink: Sink) -> None:
         stage = f"opening {self._path.name}"

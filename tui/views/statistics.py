@@ -104,7 +104,9 @@ class StatisticsView(View):
         if window and self._seconds and window.seconds < self._seconds:
             words = f"  {span(window.seconds)} so far{words}"
         elif window and self._seconds is None:
-            words = f"  {span(window.seconds)}, percentiles from /metrics' buckets{words}"
+            estimated = self._store.windows.estimates(window, self._state.stats)
+            how = ", percentiles estimated" if estimated else ""
+            words = f"  {span(window.seconds)}{how}{words}"
         used = sum(len(text) for text, _ in line)
         return [*line, (clip(words, self._width - used), "dim")]
 
