@@ -14,6 +14,7 @@ from ..engine.blocks import BlockState
 from ..engine.chronicle import Chronicle, Kind
 from ..engine.events import Position
 from ..engine.history import History
+from ..engine.policies import AGEING_STEPS
 from ..engine.request import Status
 from ..engine.snapshot import NodeState, RequestState, RowState
 from ..engine.state import ROOT, EngineState
@@ -140,8 +141,7 @@ class _Inquiry:
         at = self._last("request", deferred.req, ev.Deferred)
         first, depth = Target("request", deferred.req), 1
         if deferred.req != request.id:
-            order = state.config.schedule_policy
-            ahead = f"It is behind #{deferred.req}, which comes first by the policy {order}"
+            ahead = f"It is behind #{deferred.req}, which {_comes_first(state, deferred.req)}"
             yield Cause(1, f"{ahead}.", at, first)
             depth = 2
         yield from self._quote(depth, at, first)
@@ -460,6 +460,17 @@ def sentence(event: ev.AnyEvent) -> str:
     """Any event in a sentence: a decision with its reason, a change with what changed."""
     words = describe(event).sentence
     return f"{words[0].upper()}{words[1:]}" + ("" if words.endswith(".") else ".")
+
+
+def _comes_first(state: EngineState, id: int) -> str:
+    """Why the head of the waiting queue is the head: see ``Scheduler._order``."""
+    head = state.requests[id]
+    if head.status is Status.PREEMPTED:
+        return "was preempted and so comes before those that the policy orders"
+    if head.queued_step <= state.step - AGEING_STEPS:
+        steps = plural(state.step - head.queued_step, "step")
+        return f"has waited for {steps} and so comes before those that the policy orders"
+    return f"comes first by the policy {state.config.schedule_policy}"
 
 
 def _goes_on(state: EngineState) -> bool:

@@ -69,7 +69,9 @@ def names(requests: list[int], limit: int = 6) -> str:
 def _of_request(state: EngineState, id: int) -> Links:
     request = state.requests.get(id)
     if request is None:
-        return Links(frozenset((id,)), words=f"#{id} ended long ago: its tokens are no longer kept")
+        coming = id > max(state.requests, default=-1)  # the newest is always kept
+        words = "has not come yet" if coming else "ended long ago: its tokens are no longer kept"
+        return Links(frozenset((id,)), words=f"#{id} {words}")
     nodes = state.nodes_of(request)
     blocks = plural(len(request.block_table), "block")
     words = f"#{id} holds {blocks}, along {plural(len(nodes), 'tree node')}"
@@ -88,7 +90,9 @@ def _of_request(state: EngineState, id: int) -> Links:
 def _of_node(state: EngineState, id: int) -> Links:
     node = state.nodes.get(id)
     if node is None:
-        return Links(words=f"node {id} is gone: it was evicted")
+        made = id < state.next_node
+        words = "is gone: it was evicted" if made else "has not been made yet"
+        return Links(words=f"node {id} {words}")
     holders = node_holders(state, node)
     words = f"node {id}: {plural(len(node.blocks), 'block')}, held by {names(holders)}"
     return Links(frozenset(holders), frozenset((id,)), frozenset(node.blocks), words)

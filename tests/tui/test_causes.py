@@ -8,6 +8,7 @@ from minisgl_tui.engine.chronicle import Chronicle
 from minisgl_tui.engine.config import EngineConfig
 from minisgl_tui.engine.events import Position, StepRecord
 from minisgl_tui.engine.history import History
+from minisgl_tui.engine.policies import AGEING_STEPS
 from minisgl_tui.engine.sampling import SamplingParams
 from minisgl_tui.engine.state import EngineState
 from minisgl_tui.tui.causes import Cause, Record, why
@@ -119,9 +120,21 @@ def test_one_who_waits_for_blocks_is_told_who_holds_them() -> None:
     assert "The next to end, after" in said
     state = record.state_at(at)
     behind = next(id for id in state.waiting if id != event.req)
-    assert f"It is behind #{event.req}, which comes first by the policy fcfs" in lines(
+    assert f"It is behind #{event.req}, which was preempted and so comes before those" in lines(
         asked(run, "request", behind, at)
     )
+
+
+def test_one_who_waits_behind_another_is_told_what_puts_that_one_first() -> None:
+    run = recorded(ROOMY, list(QUESTIONS * 2))
+    at = run[1].find(ev.Deferred, why="no_budget")
+    head, behind = run[1].state_at(at).waiting[:2]
+    said = lines(asked(run, "request", behind, at))
+    assert f"It is behind #{head}, which comes first by the policy fcfs." in said
+    state = run[1].state_at(at)
+    state.step = state.requests[head].queued_step + AGEING_STEPS
+    said = lines(asked(run, "request", behind, at))
+    assert f"#{head}, which has waited for 256 steps and so comes before those" in said
 
 
 def test_one_who_waits_for_budget_is_told_who_spent_it() -> None:

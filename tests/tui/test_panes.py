@@ -1,6 +1,7 @@
 """What each pane says about a known run: sharing, chunks, deferral, preemption, eviction."""
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 from minisgl_tui.engine import events as ev
@@ -65,6 +66,28 @@ def shown(view: View, store: Store, width: int = 76, height: int = 40) -> str:
     view.update(store, width, height)
     body = [view.line(i) for i in range(view.body_lines)]
     return "\n".join(plain(line).rstrip() for line in [*view.header, *body, *view.footer])
+
+
+@pytest.mark.parametrize("width", [38, 76, 120])
+def test_long_numbers_of_requests_are_told_apart(width: int) -> None:
+    session = make_session(ROOMY)
+    session.engine._next_id = 123_455
+    store = Store(ROOMY, INFO, session.codec)
+    session.engine.log.listen(store.apply)
+    for question in QUESTIONS:
+        session.engine.submit(session.codec.encode_chat(question, None), SamplingParams())
+    session.engine.step()
+    for view in (BatchView(), RequestsView()):
+        text = shown(view, store, width)
+        assert "#123455" in text and "#123456" in text and "#123458" in text
+
+
+def test_the_ruler_shows_no_part_of_a_number() -> None:
+    session, store = opened(ROOMY, tokens=150)
+    for _ in range(125):
+        session.engine.step()
+        ruler = shown(TimelineView(), store, 60).splitlines()[0].split()[2:]
+        assert all(int(b) - int(a) == 10 for a, b in pairwise(ruler)), ruler
 
 
 def test_the_batch_shows_chunks_positions_and_the_spent_budget() -> None:

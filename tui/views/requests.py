@@ -10,7 +10,7 @@ from ...engine.snapshot import RequestState
 from ..actions import key
 from ..store import Store
 from ..text import Line, clip, clip_left, plural, visible, wrap
-from .base import Column, RequestLines, fit_table, glyph_of
+from .base import Column, RequestLines, fit_table, glyph_of, wide_enough
 
 STAY = 6.0  # seconds, as in tokio-console
 _FOLD = -2  # the id of the line of those that are folded away
@@ -36,10 +36,11 @@ class RequestsView(RequestLines):
 
     def update(self, store: Store, width: int, height: int) -> None:
         self._store, self._width = store, width
-        self._table = fit_table(COLUMNS, width, 20)
         state = store.state
         lately, earlier = self._ended(store)
         self._earlier = len(earlier)
+        every = (*state.running, *state.waiting, *state.finished)
+        self._table = fit_table(wide_enough(COLUMNS, every), width, 20)
         ids = [*state.running, *state.waiting, *lately]
         if earlier:
             ids += [_FOLD, *(earlier if self._all else ())]
