@@ -154,6 +154,10 @@ class _Inquiry:
         self, depth: int, state: EngineState, deferred: ev.Deferred
     ) -> Iterator[Cause]:
         if deferred.why == "no_blocks":
+            if deferred.cached_tokens:
+                kept = plural(deferred.cached_tokens, "token")
+                words = "is cached for it and not counted as evictable: it would go on from there"
+                yield Cause(depth, f"What #{deferred.req} begins with, {kept}, {words}.")
             yield from self._holders(depth, state)
             yield from self._earliest_end(depth, state)
         elif deferred.why == "no_budget":
@@ -233,16 +237,20 @@ class _Inquiry:
         held = total - state.free - state.evictable
         pool = f"{held} of {plural(total, 'block')} are held: {supply_of(state)}"
         yield Cause(depth, f"{pool}.")
-        tables = [(len(state.requests[r].block_table), r) for r in state.running]
-        for count, id in sorted(tables, key=lambda pair: (-pair[0], pair[1]))[:SHOWN_HOLDERS]:
+        tables = [(len(r.block_table), r.id) for r in state.requests.values() if r.block_table]
+        tables.sort(key=lambda pair: (-pair[0], pair[1]))
+        for count, id in tables[:SHOWN_HOLDERS]:
             shared = sum(len(n.blocks) for n in state.nodes_of(state.requests[id]) if n.refs > 1)
             others = f", {shared} of them with others" if shared else ""
             text = f"#{id} holds {plural(count, 'block')}{others}."
             yield Cause(depth + 1, text, None, Target("request", id))
+        if rest := tables[SHOWN_HOLDERS:]:
+            most = f"up to {plural(rest[0][0], 'block')}" + (" each" if len(rest) > 1 else "")
+            yield Cause(depth + 1, f"{plural(len(rest), 'more request')} hold {most}.")
 
     def _earliest_end(self, depth: int, state: EngineState) -> Iterator[Cause]:
         """The running request that its length limit ends first: blocks come back then at the
-        latest, unless it is preempted."""
+        latest, unless it is preempted; any may stop sooner."""
         left: list[tuple[int, int]] = []
         for id in state.running:
             request = state.requests[id]
@@ -251,8 +259,8 @@ class _Inquiry:
             left.append((room - made, id))
         if left:
             steps, id = min(left)
-            when = f"after {plural(steps, 'more token')} of its own"
-            text = f"The next to end, {when} at the latest, is #{id}."
+            when = f"after {plural(steps, 'more token')} of its own, if it is not preempted"
+            text = f"By length the next to end is #{id}, {when}; any may stop sooner."
             yield Cause(depth, text, None, Target("request", id))
 
     # --- what a prefix hit, and what it missed ---------------------------------------------------
@@ -365,7 +373,10 @@ class _Inquiry:
             request = state.requests[owner]
             size = state.config.block_size
             first = request.block_table.index(id) * size
-            holds = f"tokens {first}–{first + size - 1} of #{owner}, not shareable until full"
+            why = "not shareable until full"
+            if request.computed >= first + size:
+                why = "full now" if _goes_on(state) else "which the tree had in another block"
+            holds = f"tokens {first}–{first + size - 1} of #{owner}, {why}"
             text = f"Block {id} is private: it is for {holds}."
             yield Cause(0, text, changed, Target("request", owner))
         else:

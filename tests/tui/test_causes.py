@@ -11,7 +11,7 @@ from minisgl_tui.engine.history import History
 from minisgl_tui.engine.policies import AGEING_STEPS
 from minisgl_tui.engine.sampling import SamplingParams
 from minisgl_tui.engine.state import EngineState
-from minisgl_tui.tui.causes import Cause, Record, why
+from minisgl_tui.tui.causes import SHOWN_HOLDERS, Cause, Record, why
 from minisgl_tui.tui.figures import duration
 from minisgl_tui.tui.selection import Kind, Target
 from test_oracle import run_load
@@ -117,7 +117,7 @@ def test_one_who_waits_for_blocks_is_told_who_holds_them() -> None:
     assert f"#{event.req} waits to be readmitted" in said
     assert f"it needs {event.need} block" in said
     assert "are held: free" in said and " holds " in said
-    assert "The next to end, after" in said
+    assert "By length the next to end is #" in said and "if it is not preempted" in said
     state = record.state_at(at)
     behind = next(id for id in state.waiting if id != event.req)
     assert f"It is behind #{event.req}, which was preempted and so comes before those" in lines(
@@ -135,6 +135,39 @@ def test_one_who_waits_behind_another_is_told_what_puts_that_one_first() -> None
     state.step = state.requests[head].queued_step + AGEING_STEPS
     said = lines(asked(run, "request", behind, at))
     assert f"#{head}, which has waited for 256 steps and so comes before those" in said
+
+
+def test_a_full_twin_of_a_cached_block_is_said_to_be_one() -> None:
+    """The fourth block of alike prompts: the tree has one's, and the others keep theirs."""
+    config = EngineConfig(block_size=4, num_blocks=30, max_batch_tokens=48, max_model_len=64)
+    session = make_session(config)
+    records: list[StepRecord] = []
+    session.engine.log.listen(records.append)
+    for _ in range(3):
+        session.engine.submit(list(range(3, 19)), SamplingParams(temperature=0, max_tokens=3))
+    while session.engine.has_work():
+        session.engine.step()
+    run = session, Recorded(config, records)
+    last = next(record for record in records if record.step == 1)
+    at = last.position(len(last.events) - 1)
+    state = run[1].state_at(at)
+    said = [
+        lines(asked(run, "block", block, at))
+        for request in state.requests.values()
+        for block in request.block_table[:4]
+    ]
+    twins = [text for text in said if "which the tree had in another block" in text]
+    assert twins and not any("not shareable" in text for text in said)
+
+
+def test_holders_add_up_or_are_said_to_be_more() -> None:
+    config = EngineConfig(block_size=4, num_blocks=40, max_batch_tokens=64, max_model_len=64)
+    run = recorded(config, list(QUESTIONS * 2), tokens=24)
+    at = run[1].find(ev.Deferred, why="no_blocks")
+    event, state = run[1].event_at(at), run[1].state_at(at)
+    assert isinstance(event, ev.Deferred) and len(state.running) > SHOWN_HOLDERS
+    said = lines(asked(run, "request", event.req, at))
+    assert f"{len(state.running) - SHOWN_HOLDERS} more request" in said
 
 
 def test_one_who_waits_for_budget_is_told_who_spent_it() -> None:
