@@ -29,6 +29,7 @@ class _Victim(msgspec.Struct):
     preemptions: int = 0
     lost: int = 0  # tokens
     found_again: int = 0  # tokens of those that were still in the tree
+    age: int = 0  # steps that it ran before the last preemption
 
 
 class PreemptionThrash(Lint):
@@ -49,25 +50,26 @@ class PreemptionThrash(Lint):
         victim.admitted = state.step
         if e.recompute:
             victim.found_again += e.cached_tokens
+            if finding := self.found.get(f"request {e.req}"):
+                finding.sentence = self._sentence(e.req, victim)
 
     def _preempted(self, e: ev.Preempted, state: EngineState) -> None:
         victim = self._victims.setdefault(e.req, _Victim())
         victim.preemptions += 1
         victim.lost += e.lost_tokens
-        age = state.step - victim.admitted
-        if victim.preemptions < THRASH_PREEMPTIONS and age > THRASH_STEPS:
-            return
+        victim.age = state.step - victim.admitted
+        if victim.preemptions >= THRASH_PREEMPTIONS or victim.age <= THRASH_STEPS:
+            self.warn(f"request {e.req}", self._sentence(e.req, victim), state.step, e.req)
+
+    def _sentence(self, req: int, victim: _Victim) -> str:
         times = "once" if victim.preemptions == 1 else f"{victim.preemptions} times"
         when = "" if victim.preemptions == 1 else "the last "
         again = f", {victim.found_again} of them found again in the cache"
-        self.warn(
-            f"request {e.req}",
-            f"request {e.req} was preempted {times}, {when}"
-            f"{counted(age, 'step')} after it was admitted, and lost "
+        return (
+            f"request {req} was preempted {times}, {when}"
+            f"{counted(victim.age, 'step')} after it was admitted, and lost "
             f"{counted(victim.lost, 'computed token')}{again if victim.found_again else ''}: "
-            "raise --num-blocks, lower --max-running-requests, or try --admission-policy reserve",
-            state.step,
-            e.req,
+            "raise --num-blocks, lower --max-running-requests, or try --admission-policy reserve"
         )
 
     def _finished(self, e: ev.Finished, state: EngineState) -> None:

@@ -47,6 +47,10 @@ class EvictedThenRecomputed(Lint):
         self._chains: dict[int, list[int]] = {}  # node → hash of each block's prefix
         self._gone: dict[int, int] = {}  # hash → step of eviction, the oldest first
         self._again: dict[int, _Again] = {}  # by request
+        self._found: dict[int, list[int]] = {}  # request → steps of eviction of what it computes
+
+    def _begin(self, e: ev.StepBegan, state: EngineState) -> None:
+        self._found.clear()
 
     def summary(self, count: int) -> str:
         return f"{counted(count, 'request')} computed again what had been evicted for capacity"
@@ -68,14 +72,17 @@ class EvictedThenRecomputed(Lint):
     ) -> None:
         size = state.config.block_size
         chain = self._chains[node]
-        found: list[int] = []  # steps of eviction
         for at in range(0, len(tokens), size):
             before = hash((before, *tokens[at : at + size]))
             chain.append(before)
             if before in self._gone:
-                found.append(self._gone.pop(before))
-        if found:
-            self._warn(req, len(found) * size, state.step - max(found), state)
+                self._found.setdefault(req, []).append(self._gone.pop(before))
+
+    def _scheduled(self, e: ev.Scheduled, state: EngineState) -> None:
+        """It was a prefill; what a decode generates again, no cache would have spared."""
+        if found := self._found.pop(e.req, None):
+            tokens = len(found) * state.config.block_size
+            self._warn(e.req, tokens, state.step - max(found), state)
 
     def _warn(self, req: int, tokens: int, age: int, state: EngineState) -> None:
         again = self._again.setdefault(req, _Again(0, age))
@@ -116,6 +123,8 @@ class EvictedThenRecomputed(Lint):
         self._again.pop(e.req, None)
 
     hears: ClassVar[Hears] = {
+        ev.StepBegan: _begin,
+        ev.Scheduled: _scheduled,
         ev.Inserted: _inserted,
         ev.Extended: _extended,
         ev.Split: _split,

@@ -4,10 +4,11 @@ import time
 
 import msgspec
 import pytest
-from helpers import Bench
+from helpers import Bench, counting
 from minisgl_tui.engine.config import EngineConfig
 from minisgl_tui.engine.errors import UserError
 from minisgl_tui.engine.events import (
+    Admitted,
     AnyEvent,
     Decoding,
     Deferred,
@@ -19,6 +20,7 @@ from minisgl_tui.engine.events import (
 )
 from minisgl_tui.engine.lints import LINTS, MAX_FINDINGS, Finding, Lint, Lints
 from minisgl_tui.engine.sampling import SamplingParams
+from minisgl_tui.engine.simulate import NextToken
 from minisgl_tui.engine.state import EngineState
 from test_oracle import Load
 
@@ -26,8 +28,8 @@ from test_oracle import Load
 class Linted(Bench):
     """A bench with one lint on."""
 
-    def __init__(self, lint: str, **settings: object) -> None:
-        super().__init__(**settings)
+    def __init__(self, lint: str, next_token: NextToken = counting, **settings: object) -> None:
+        super().__init__(next_token, **settings)
         self.lints = Lints([lint])
         self.engine.log.listen(lambda r: self.lints.apply(r, self.state))
 
@@ -78,8 +80,8 @@ def test_a_request_thrown_out_soon_after_it_was_let_in_is_thrashing() -> None:
         (
             "request 1",
             "request 1 was preempted once, 5 steps after it was admitted, and lost 16 "
-            "computed tokens: raise --num-blocks, lower --max-running-requests, or try "
-            "--admission-policy reserve",
+            "computed tokens, 8 of them found again in the cache: raise --num-blocks, lower "
+            "--max-running-requests, or try --admission-policy reserve",
             1,
         )
     ]
@@ -100,7 +102,8 @@ def test_a_request_thrown_out_again_counts_up_and_says_what_was_found_again() ->
         sentence = next(s for entity, s, _ in bench.found if entity == f"request {i}")
         lost = sum(e.lost_tokens for e in bench.events(Preempted) if e.req == i)
         assert f"preempted {preempted} times" in sentence
-        assert f"lost {lost} computed tokens" in sentence
+        found = [e.cached_tokens for e in bench.events(Admitted) if e.req == i and e.recompute]
+        assert f"lost {lost} computed tokens, {sum(found)} of them found again" in sentence
 
 
 def test_one_preemption_after_a_long_run_is_no_thrashing() -> None:
@@ -153,6 +156,16 @@ def test_the_same_tokens_elsewhere_or_under_another_salt_are_no_recomputation() 
     bench.run([4] * 13)
     bench.engine.submit([1] * 13, SamplingParams(max_tokens=1), salt="tenant")
     bench.finish()
+    assert bench.found == []
+
+
+def test_what_a_decode_generates_again_was_not_computed_for_want_of_cache() -> None:
+    """The answer is evicted and the prompt is not: no cache would have spared its decodes."""
+    bench = Linted("evicted-then-recomputed", lambda row: 7, num_blocks=6)
+    bench.run([1] * 5, 12)  # one block of prompt, three more that end in the answer
+    bench.run([2] * 13)
+    assert bench.state.nodes[1].blocks and len(bench.state.nodes[1].blocks) < 4
+    bench.run([1] * 5, 12)
     assert bench.found == []
 
 
