@@ -12,6 +12,7 @@ from ...engine.chronicle import ALL, Kind, touches
 from ...engine.errors import UserError
 from ...engine.events import Position
 from ...engine.positions import parse
+from ..actions import key
 from ..diff import differences
 from ..forking import Forked, read_changes
 from ..hunt import Hunt, Search
@@ -257,8 +258,8 @@ class Travelling(Commanding):
         """Show what differs between the mark ``name`` and here."""
         marks, store = self.store.marks, self.store
         if name not in marks:
-            known = ", ".join(marks) or "none; m marks where you are"
-            self.notify(f"there is no mark {name!r}: {known}", severity="warning", timeout=3)
+            known = f"there are {', '.join(marks)}" if marks else f"{key('mark')} makes one here"
+            self.notify(f"there is no mark {name!r}; {known}", severity="warning", timeout=3)
             return
         then = store.past.state_at(marks[name])
         lines = differences(then, store.state)

@@ -144,7 +144,7 @@ class DebugServer:
             wrong = "does not take this key" if self._has_key else "wants a key"
             words = f"{self.url} {wrong}: give the server's with --api-key or {API_KEY_VARIABLE}"
         elif status == 403:
-            words = f"{self.url} does not let this viewer in: {said}"
+            words = f"{self.url} refuses: {said}"
         elif status == 404:
             words = await self._not_found()
         elif response.is_redirect:
