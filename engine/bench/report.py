@@ -97,7 +97,8 @@ def _milliseconds(seconds: float) -> str:
 
 
 def _phases(reports: Sequence[Report]) -> str:
-    names = list(reports[0].phases)
+    overlap = any(one.phases.get("ahead") for one in reports)
+    names = [name for name in reports[0].phases if name != "ahead" or overlap]
     rows: list[Row] = [
         ("% of the time", *([""] * len(names)), "roof %", "", ""),
         ("workload", *(_LABELS.get(name, name) for name in names), "memory", "compute", "either"),
