@@ -269,14 +269,17 @@ class Position(NamedTuple):
         return f"{self.step}:{self.event}"
 
 
+PHASES = ("schedule", "prepare", "forward", "sample", "commit", "ahead")  # of a step, in order
+
+
 class StepRecord(msgspec.Struct, gc=False, kw_only=True):
     """What happened, in order, from the end of the previous record to the end of this one.
 
     A step gives one record; so does a submission or an abort between steps, under the number of
     the step before it. ``first`` is the number of ``events[0]`` within the step, so that every
     event has a position ``step:event``. ``t`` is the engine clock at the start, ``seconds`` the
-    time taken and ``timings`` its parts (``schedule``, ``prepare``, ``forward``, ``sample``,
-    ``commit`` and, where steps overlap, ``ahead``).
+    time taken and ``timings`` its parts, by the names of `PHASES`; ``ahead`` only where steps
+    overlap.
     """
 
     seq: int

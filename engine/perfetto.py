@@ -24,14 +24,6 @@ TraceEvent = dict[str, Any]
 
 ENGINE, REQUESTS = 1, 2  # processes
 STEPS = 1  # the engine's thread; a request's is its id + 1
-PHASES = (
-    "schedule",
-    "prepare",
-    "forward",
-    "sample",
-    "commit",
-    "ahead",
-)  # of a step, one after the other
 
 
 def write(header: Header, history: History, out: BinaryIO) -> int:
@@ -154,7 +146,7 @@ class _Tracks:
         args = {"step": record.step, **scheduled}
         yield self._slice(ENGINE, STEPS, f"step {record.step}", begin, end, args)
         at = record.t
-        for phase in PHASES:
+        for phase in ev.PHASES:
             if seconds := record.timings.get(phase):
                 until = min(end, self.at(at + seconds))
                 yield self._slice(ENGINE, STEPS, phase, min(self.at(at), until), until, {})

@@ -11,9 +11,8 @@ from typing import NamedTuple
 
 from ..engine import events as ev
 from ..engine.blocks import BlockState
-from ..engine.chronicle import Chronicle, Kind
+from ..engine.chronicle import Kind
 from ..engine.events import Position
-from ..engine.history import History
 from ..engine.policies import AGEING_STEPS
 from ..engine.request import Status
 from ..engine.snapshot import NodeState, RequestState, RowState
@@ -21,6 +20,7 @@ from ..engine.state import ROOT, EngineState
 from .changes import describe
 from .explain import supply
 from .figures import duration
+from .record import Record
 from .selection import Target, names, node_holders
 from .text import plural
 
@@ -40,38 +40,6 @@ class Cause(NamedTuple):
     text: str
     position: Position | None = None
     target: Target | None = None
-
-
-class Record:
-    """The past of a run, for one question: what was found once is kept, and not to be changed."""
-
-    def __init__(self, past: History, chronicle: Chronicle) -> None:
-        self.chronicle = chronicle
-        self._past = past
-        self._states: dict[Position, EngineState] = {}
-        self._events: dict[Position, ev.AnyEvent] = {}
-
-    def state_at(self, position: Position) -> EngineState:
-        """The state that includes the event at ``position`` and nothing later."""
-        if position not in self._states:
-            self._states[position] = self._past.state_at(position)
-        return self._states[position]
-
-    def state_before(self, position: Position) -> EngineState:
-        """The same without the event at ``position``."""
-        return self.state_at(self._past.before(position) or self._past.start)
-
-    def state_at_step_before(self, position: Position) -> EngineState | None:
-        """The state at the end of the step before that of ``position``, if there is one."""
-        before = self._past.step_before(position)
-        return self.state_at(before) if before else None
-
-    def event_at(self, position: Position) -> ev.AnyEvent:
-        if position not in self._events:
-            event = self._past.event(position)
-            assert event is not None
-            self._events[position] = event
-        return self._events[position]
 
 
 def why(record: Record, target: Target, position: Position, text: TokenText) -> list[Cause]:
@@ -245,8 +213,9 @@ class _Inquiry:
             text = f"#{id} holds {plural(count, 'block')}{others}."
             yield Cause(depth + 1, text, None, Target("request", id))
         if rest := tables[SHOWN_HOLDERS:]:
-            most = f"up to {plural(rest[0][0], 'block')}" + (" each" if len(rest) > 1 else "")
-            yield Cause(depth + 1, f"{plural(len(rest), 'more request')} hold {most}.")
+            most = f"up to {plural(rest[0][0], 'block')}"
+            holds = f"holds {most}" if len(rest) == 1 else f"hold {most} each"
+            yield Cause(depth + 1, f"{plural(len(rest), 'more request')} {holds}.")
 
     def _earliest_end(self, depth: int, state: EngineState) -> Iterator[Cause]:
         """The running request that its length limit ends first: blocks come back then at the

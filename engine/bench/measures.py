@@ -13,8 +13,6 @@ from .. import events as ev
 from ..stats import percentile
 from .costs import Limits, ModelCost, Roof, roof, step_works
 
-PHASES = ("schedule", "prepare", "forward", "sample", "commit", "ahead")
-
 
 class RunFailed(Exception):
     """A run that began and did not do what was asked; ``str(error)`` is one line."""
@@ -109,7 +107,7 @@ def measure_run(
                         ttft.append(out - submitted[req])
                     last[req] = out
     steps = [record for record in records if record.timings]
-    phases = {name: sum(step.timings.get(name, 0.0) for step in steps) for name in PHASES}
+    phases = {name: sum(step.timings.get(name, 0.0) for step in steps) for name in ev.PHASES}
     phases["detokenize"] = detokenize
     phases["other"] = max(0.0, seconds - sum(phases.values()))
     return Run(

@@ -49,9 +49,6 @@ class EvictedThenRecomputed(Lint):
         self._again: dict[int, _Again] = {}  # by request
         self._found: dict[int, list[int]] = {}  # request → steps of eviction of what it computes
 
-    def _begin(self, e: ev.StepBegan, state: EngineState) -> None:
-        self._found.clear()
-
     def summary(self, count: int) -> str:
         return f"{counted(count, 'request')} computed again what had been evicted for capacity"
 
@@ -77,6 +74,9 @@ class EvictedThenRecomputed(Lint):
             chain.append(before)
             if before in self._gone:
                 self._found.setdefault(req, []).append(self._gone.pop(before))
+
+    def _begin(self, e: ev.StepBegan, state: EngineState) -> None:
+        self._found.clear()
 
     def _scheduled(self, e: ev.Scheduled, state: EngineState) -> None:
         """It was a prefill; what a decode generates again, no cache would have spared."""

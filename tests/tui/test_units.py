@@ -59,9 +59,20 @@ def test_every_state_has_a_glyph_of_its_own_and_a_known_style() -> None:
         assert (style, "") in table
 
 
+def run_at_random(engine: Engine, seed: int) -> None:
+    """Steps in which requests come, are aborted and give way."""
+    rng = random.Random(seed)
+    for _ in range(120):
+        if rng.random() < 0.5:
+            prompt = [rng.randrange(2) for _ in range(rng.randrange(1, 10))]
+            engine.submit(prompt, SamplingParams(max_tokens=rng.randrange(1, 10)))
+        if rng.random() < 0.1 and engine.requests:
+            engine.abort(rng.choice(list(engine.requests)))
+        engine.step()
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_cells_equal_a_recount_after_every_record(seed: int) -> None:
-    rng = random.Random(seed)
     config = EngineConfig(block_size=2, num_blocks=10, max_batch_tokens=9, seed=seed)
     runner = SimulatedRunner(10, 2, random_tokens(seed, 2))
     engine = Engine(config, runner, runner.clock)
@@ -80,19 +91,12 @@ def test_cells_equal_a_recount_after_every_record(seed: int) -> None:
         assert cells.counts == [wanted.count(code) for code in range(len(GLYPHS))]
 
     engine.log.listen(follow)
-    for _ in range(120):
-        if rng.random() < 0.5:
-            prompt = [rng.randrange(2) for _ in range(rng.randrange(1, 10))]
-            engine.submit(prompt, SamplingParams(max_tokens=rng.randrange(1, 10)))
-        if rng.random() < 0.1 and engine.requests:
-            engine.abort(rng.choice(list(engine.requests)))
-        engine.step()
+    run_at_random(engine, seed)
     assert state.stats.preemptions and state.stats.evicted_blocks
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_every_token_is_known_with_the_step_it_was_sampled_in(seed: int) -> None:
-    rng = random.Random(seed)
     config = EngineConfig(block_size=2, num_blocks=10, max_batch_tokens=5, seed=seed)
     runner = SimulatedRunner(10, 2, random_tokens(seed, 2))
     engine = Engine(config, runner, runner.clock)
@@ -112,13 +116,7 @@ def test_every_token_is_known_with_the_step_it_was_sampled_in(seed: int) -> None
             assert found == [*steps, None, None]
 
     engine.log.listen(follow)
-    for _ in range(120):
-        if rng.random() < 0.5:
-            prompt = [rng.randrange(2) for _ in range(rng.randrange(1, 10))]
-            engine.submit(prompt, SamplingParams(max_tokens=rng.randrange(1, 10)))
-        if rng.random() < 0.1 and engine.requests:
-            engine.abort(rng.choice(list(engine.requests)))
-        engine.step()
+    run_at_random(engine, seed)
     assert state.stats.preemptions and len(known) > 20
 
 
