@@ -102,10 +102,10 @@ class _Inquiry:
         request = state.requests.get(id)
         me = Target("request", id)
         if request is None:
-            came = self._record.chronicle.of("request", id)
-            gone = came and came[0] <= self._here
+            gone = self._record.chronicle.came("request", id, self._here)
+            last = self._record.chronicle.before("request", id, _after(self._here))
             words = "ended long ago and is no longer kept" if gone else "has not come yet"
-            yield Cause(0, f"#{id} {words}.", came[-1] if gone else None)
+            yield Cause(0, f"#{id} {words}.", last)
             return
         if request.status is Status.FINISHED:
             yield from self._quote(0, self._last("request", id, ev.Finished), me)
@@ -395,12 +395,14 @@ class _Inquiry:
         node = state.nodes.get(id)
         made = self._first("node", id)
         if node is None:
-            gone = self._last("node", id, ev.Evicted)
+            gone = self._record.chronicle.came("node", id, self._here)
             words = "is gone: its last block was evicted" if gone else "is not there yet"
-            yield Cause(0, f"Node {id} {words}.", gone, me)
+            last = self._last("node", id, ev.Evicted)
+            yield Cause(0, f"Node {id} {words}.", last, me)
             if gone:
-                yield from self._quote(1, gone, me)
-                yield from self._behind_eviction(2, gone)
+                yield from self._quote(1, last, me)
+            if last:
+                yield from self._behind_eviction(2, last)
             return
         blocks = plural(len(node.blocks), "block")
         held = names(node_holders(state, node))

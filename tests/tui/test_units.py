@@ -186,6 +186,8 @@ def test_links_go_both_ways_between_requests_nodes_and_blocks() -> None:
     private = resolve(state, Target("block", table[-1]))
     assert private.requests == {0} and not private.nodes
     assert "it was evicted" in resolve(state, Target("node", 999)).words
+    assert resolve(state, Target("node", 999), came=False).words == "node 999 is not there yet"
+    assert resolve(state, Target("request", 9), came=False).words == "#9 has not come yet"
 
 
 EVENTS: list[ev.AnyEvent] = [
