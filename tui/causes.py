@@ -14,6 +14,7 @@ from ..engine.blocks import BlockState
 from ..engine.chronicle import Chronicle, Kind
 from ..engine.events import Position
 from ..engine.history import History
+from ..engine.policies import AGEING_STEPS
 from ..engine.request import Status
 from ..engine.snapshot import NodeState, RequestState, RowState
 from ..engine.state import ROOT, EngineState
@@ -140,21 +141,26 @@ class _Inquiry:
         at = self._last("request", deferred.req, ev.Deferred)
         first, depth = Target("request", deferred.req), 1
         if deferred.req != request.id:
-            order = state.config.schedule_policy
-            ahead = f"It is behind #{deferred.req}, which comes first by the policy {order}"
+            ahead = f"It is behind #{deferred.req}, {_why_ahead(state, deferred)}"
             yield Cause(1, f"{ahead}.", at, first)
             depth = 2
         yield from self._quote(depth, at, first)
-        yield from self._behind_deferral(depth + 1, state, deferred)
+        yield from self._behind_deferral(depth + 1, state, deferred, at)
 
     def _preempted_now(self, state: EngineState, request: RequestState) -> bool:
         return any(isinstance(n, ev.Preempted) and n.req == request.id for n in state.notes)
 
     def _behind_deferral(
-        self, depth: int, state: EngineState, deferred: ev.Deferred
+        self, depth: int, state: EngineState, deferred: ev.Deferred, at: Position | None
     ) -> Iterator[Cause]:
         if deferred.why == "no_blocks":
-            yield from self._holders(depth, state)
+            then = self._record.state_at(at) if at else state
+            yield from self._holders(depth, then)
+            own = then.evictable - deferred.evictable
+            if at and own:
+                of = f"{own} of the {then.evictable} evictable"
+                text = f"{of} are the cached prefix of #{deferred.req}, which it counts on already."
+                yield Cause(depth + 1, text, at, Target("request", deferred.req))
             yield from self._earliest_end(depth, state)
         elif deferred.why == "no_budget":
             others = [row for row in state.rows if row.req != deferred.req]
@@ -225,24 +231,31 @@ class _Inquiry:
             chosen = f"It was chosen among {event.among} by the policy {policy}"
             chosen += f": {_VICTIMS[policy]}" if policy in _VICTIMS else ""
         yield Cause(depth + 1, f"{chosen}.")
-        yield from self._holders(depth + 1, state)
+        yield from self._holders(depth + 1, state, event.req)
 
-    def _holders(self, depth: int, state: EngineState) -> Iterator[Cause]:
-        """Who holds the pool's blocks in ``state``, the largest first."""
+    def _holders(self, depth: int, state: EngineState, victim: int = -1) -> Iterator[Cause]:
+        """Who holds the pool's blocks in ``state``, the largest first, and what ``victim`` has."""
         total = state.config.num_blocks
         held = total - state.free - state.evictable
         pool = f"{held} of {plural(total, 'block')} are held: {supply_of(state)}"
         yield Cause(depth, f"{pool}.")
         tables = [(len(state.requests[r].block_table), r) for r in state.running]
-        for count, id in sorted(tables, key=lambda pair: (-pair[0], pair[1]))[:SHOWN_HOLDERS]:
-            shared = sum(len(n.blocks) for n in state.nodes_of(state.requests[id]) if n.refs > 1)
-            others = f", {shared} of them with others" if shared else ""
-            text = f"#{id} holds {plural(count, 'block')}{others}."
+        order = [id for _, id in sorted(tables, key=lambda pair: (-pair[0], pair[1]))]
+        shown = [id for at, id in enumerate(order) if at < SHOWN_HOLDERS or id == victim]
+        for id in shown:
+            text = f"#{id} holds {_blocks_of(state, [id])}."
             yield Cause(depth + 1, text, None, Target("request", id))
+        rest = [id for id in order if id not in shown]
+        if rest:
+            hold = "holds" if len(rest) == 1 else "hold"
+            yield Cause(depth + 1, f"{len(rest)} more {hold} {_blocks_of(state, rest)}.")
+        above = held - len({b for id in order for b in state.requests[id].block_table})
+        if above:
+            text = f"{plural(above, 'block')} of the tree nobody holds, but what is below is held."
+            yield Cause(depth + 1, text)
 
     def _earliest_end(self, depth: int, state: EngineState) -> Iterator[Cause]:
-        """The running request that its length limit ends first: blocks come back then at the
-        latest, unless it is preempted."""
+        """The running request that its length limit ends first."""
         left: list[tuple[int, int]] = []
         for id in state.running:
             request = state.requests[id]
@@ -251,8 +264,9 @@ class _Inquiry:
             left.append((room - made, id))
         if left:
             steps, id = min(left)
-            when = f"after {plural(steps, 'more token')} of its own"
-            text = f"The next to end, {when} at the latest, is #{id}."
+            first = f"#{id} is the next to reach its length limit"
+            text = f"{first}, after {plural(steps, 'more token')}, unless it is preempted"
+            text += "; a stop token can end any of them sooner."
             yield Cause(depth, text, None, Target("request", id))
 
     # --- what a prefix hit, and what it missed ---------------------------------------------------
@@ -365,9 +379,12 @@ class _Inquiry:
             request = state.requests[owner]
             size = state.config.block_size
             first = request.block_table.index(id) * size
-            holds = f"tokens {first}–{first + size - 1} of #{owner}, not shareable until full"
-            text = f"Block {id} is private: it is for {holds}."
+            text = f"Block {id} is private: it is for tokens {first}–{first + size - 1} of #{owner}"
+            full = request.computed >= first + size
+            text += "." if full else ", not shareable until full."
             yield Cause(0, text, changed, Target("request", owner))
+            if full:
+                yield self._twin(state, request, first)
         else:
             node = state.nodes[owner]
             held = names(node_holders(state, node))
@@ -375,6 +392,23 @@ class _Inquiry:
             text = f"Block {id} is in the tree: node {owner}, from token {first}, held by {held}."
             yield Cause(0, text, changed, Target("node", owner))
         yield from self._history_of_block(id)
+
+    def _twin(self, state: EngineState, request: RequestState, first: int) -> Cause:
+        """Why a full block of ``request``, with the tokens from ``first`` on, is private."""
+        node, tokens = state.nodes[ROOT], request.tokens[: first + state.config.block_size]
+        while (at := node.start + len(node.tokens)) < len(tokens):
+            children = (state.nodes[id] for id in node.children)
+            rest = tokens[at:]
+            below = (n for n in children if n.tokens[: len(rest)] == rest[: len(n.tokens)])
+            found = next((n for n in below if n.salt == request.salt), None)
+            if found is None:
+                when = f"until #{request.id} fills its next"
+                return Cause(1, f"It is full, a twin of a block no longer cached; private {when}.")
+            node = found
+        twin = node.blocks[(first - node.start) // state.config.block_size]
+        text = f"It is full, a twin: block {twin} of node {node.id} has the same tokens cached."
+        stays = f"It stays #{request.id}'s own as long as that is so, and is free when let go of."
+        return Cause(1, f"{text} {stays}", None, Target("node", node.id))
 
     def _history_of_block(self, id: int) -> Iterator[Cause]:
         """How it changed hands lately, the last first."""
@@ -458,6 +492,19 @@ class _Inquiry:
         return None
 
 
+def _why_ahead(state: EngineState, deferred: ev.Deferred) -> str:
+    """Why the one that was deferred in the step in hand stands before all others that wait."""
+    if not deferred.need:  # before anybody was looked at
+        return "the head of the queue"
+    policy, first = state.config.schedule_policy, state.requests[deferred.req]
+    if first.preemptions:  # while it waits: it waits since then
+        return f"which was preempted: those come before any that the policy {policy} orders"
+    if first.queued_step <= state.step - AGEING_STEPS:
+        waited = f"which has waited {AGEING_STEPS} steps or more"
+        return f"{waited}: those come before any that the policy {policy} orders"
+    return f"which comes first by the policy {policy}"
+
+
 def sentence(event: ev.AnyEvent) -> str:
     """Any event in a sentence: a decision with its reason, a change with what changed."""
     words = describe(event).sentence
@@ -477,6 +524,13 @@ def _took(state: EngineState) -> str:
     parts += [plural(decodes, "decode")] if decodes else []
     load = " and ".join(parts) or "no tokens"
     return f"Step {state.step} took {duration(state.step_seconds)} for {load}"
+
+
+def _blocks_of(state: EngineState, ids: list[int]) -> str:
+    """How many blocks these requests hold, each counted once."""
+    blocks = {block for id in ids for block in state.requests[id].block_table}
+    shared = sum(state.refs(block) > 1 for block in blocks)
+    return plural(len(blocks), "block") + (f", {shared} of them with others" if shared else "")
 
 
 def supply_of(state: EngineState) -> str:

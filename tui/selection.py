@@ -35,7 +35,7 @@ NOTHING = Links()
 
 
 def resolve(state: EngineState, target: Target | None, came: bool = True) -> Links:
-    """Everything in ``state`` that belongs to ``target`` now; ``came``: it was ever there so far."""
+    """Everything in ``state`` that belongs to ``target`` now; ``came``: it was there once."""
     if target is None:
         return NOTHING
     if target.kind == "request":

@@ -3,11 +3,13 @@
 import random
 
 import pytest
+from helpers import Bench
 from minisgl_tui.engine import events as ev
 from minisgl_tui.engine.chronicle import Chronicle
 from minisgl_tui.engine.config import EngineConfig
 from minisgl_tui.engine.events import Position, StepRecord
 from minisgl_tui.engine.history import History
+from minisgl_tui.engine.policies import AGEING_STEPS
 from minisgl_tui.engine.sampling import SamplingParams
 from minisgl_tui.engine.state import EngineState
 from minisgl_tui.tui.causes import Cause, Record, why
@@ -65,6 +67,12 @@ def asked(
     return why(record, Target(kind, id), position or record.end, session.codec.decode)
 
 
+def said_of(bench: Bench, kind: Kind, id: int, position: Position | None = None) -> str:
+    """The chain for a bench, by default at its end."""
+    record = Recorded(bench.config, bench.records)
+    return lines(why(record, Target(kind, id), position or record.end, str))
+
+
 def lines(causes: list[Cause]) -> str:
     return "\n".join("  " * cause.depth + cause.text for cause in causes)
 
@@ -116,10 +124,11 @@ def test_one_who_waits_for_blocks_is_told_who_holds_them() -> None:
     assert f"#{event.req} waits to be readmitted" in said
     assert f"it needs {event.need} block" in said
     assert "are held: free" in said and " holds " in said
-    assert "The next to end, after" in said
+    assert "is the next to reach its length limit, after" in said
+    assert "unless it is preempted; a stop token can end any of them sooner." in said
     state = record.state_at(at)
     behind = next(id for id in state.waiting if id != event.req)
-    assert f"It is behind #{event.req}, which comes first by the policy fcfs" in lines(
+    assert f"It is behind #{event.req}, which was preempted: those come before" in lines(
         asked(run, "request", behind, at)
     )
 
@@ -132,6 +141,70 @@ def test_one_who_waits_for_budget_is_told_who_spent_it() -> None:
     said = lines(asked(run, "request", event.req, at))
     assert f"#{event.req} waits since step 0, for 1 step." in said
     assert "#2 took 8 tokens of the 20 that a step has: chunk 1 of its prefill." in said
+
+
+def test_one_who_waits_behind_the_policy_an_overdue_one_or_the_head_is_told_which() -> None:
+    bench = Bench(schedule_policy="sjf", num_blocks=96, max_batch_tokens=512, max_model_len=512)
+    bench.submit([1] * 100, 280)
+    bench.step()
+    bench.submit([2] * 330, 1)
+    bench.submit([3] * 300, 1)
+    bench.step()
+    assert "It is behind #2, which comes first by the policy sjf." in said_of(bench, "request", 1)
+    bench.step(AGEING_STEPS)
+    assert "#1, which has waited 256 steps or more: those come before any that the policy sjf" in (
+        said_of(bench, "request", 2)
+    )
+    bench = Bench(schedule_policy="sjf", max_running_requests=1)
+    for size in (4, 40, 8):
+        bench.submit([size] * size, 8)
+        bench.step()
+    assert "It is behind #1, the head of the queue." in said_of(bench, "request", 2)
+
+
+def test_the_cached_prefix_of_one_who_waits_is_not_there_to_be_evicted_for_it() -> None:
+    bench = Bench(num_blocks=12)
+    bench.submit([1] * 16, 1)
+    bench.finish()
+    bench.submit([2] * 24, 8)
+    bench.step()
+    bench.submit([1] * 16 + [3] * 12)
+    bench.step()
+    said = said_of(bench, "request", 2)
+    assert "needs 4 blocks beside the 16 tokens of it that are cached and can have 1" in said
+    assert "are held: free 1 + evictable 4." in said
+    assert "4 of the 4 evictable are the cached prefix of #2, which it counts on already." in said
+
+
+def test_a_full_private_block_is_a_twin_of_a_cached_one() -> None:
+    bench = Bench(num_blocks=8)
+    bench.submit([1] * 8, 1)
+    bench.finish()
+    twin = bench.submit([1] * 8, 8)
+    bench.step()
+    cached = next(n for n in bench.state.nodes.values() if n.start == 4)
+    said = said_of(bench, "block", twin.block_table[1])
+    assert f"a twin: block {cached.blocks[0]} of node {cached.id} has the same tokens" in said
+    assert "not shareable until full" not in said
+    bench.submit([5] * 16, 8)
+    bench.step(2)  # takes all there is, the cached one too
+    said = said_of(bench, "block", twin.block_table[1])
+    assert "a twin of a block no longer cached; private until #1 fills its next." in said
+    assert "not shareable until full" in said_of(bench, "block", twin.block_table[2])
+
+
+def test_those_who_hold_blocks_are_all_counted_and_the_victim_is_named() -> None:
+    bench = Bench(num_blocks=21)
+    for id in range(7):
+        bench.submit([id] * 8, 20)
+    while not bench.last(ev.Preempted):
+        bench.step()
+    victim = bench.last(ev.Preempted)[0].req
+    said = said_of(bench, "request", victim)
+    assert "21 of 21 blocks are held" in said
+    assert f"#{victim} holds 3 blocks." in said
+    assert "2 more hold 6 blocks." in said
+    assert said.count(" holds 3 blocks.") == 5
 
 
 def test_a_victim_is_told_for_whom_and_by_which_rule() -> None:
@@ -201,6 +274,7 @@ def test_on_random_runs_every_line_quotes_what_is_there(seed: int) -> None:
         target = Target(kind, rng.randint(1 if kind == "node" else 0, most))
         causes = why(record, target, here, lambda tokens: str(list(tokens)))
         assert causes and causes[0].depth == 0
+        assert not any(text.startswith("-") for _, text, _, _ in causes)  # counts of blocks
         for cause in causes:
             assert cause.position is None or cause.position <= here
             if "were cached until" in cause.text:
