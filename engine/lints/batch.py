@@ -27,7 +27,9 @@ class _Victim(msgspec.Struct):
 
     admitted: int = 0  # step
     preemptions: int = 0
+    age: int = 0  # steps from the admission to the latest preemption
     lost: int = 0  # tokens
+    lost_last: int = 0  # tokens of those that the latest preemption took
     found_again: int = 0  # tokens of those that were still in the tree
 
 
@@ -48,26 +50,28 @@ class PreemptionThrash(Lint):
         victim = self._victims.setdefault(e.req, _Victim())
         victim.admitted = state.step
         if e.recompute:
-            victim.found_again += e.cached_tokens
+            victim.found_again += min(e.cached_tokens, victim.lost_last)
+            if finding := self.found.get(f"request {e.req}"):
+                finding.sentence = self._sentence(e.req, victim)
 
     def _preempted(self, e: ev.Preempted, state: EngineState) -> None:
         victim = self._victims.setdefault(e.req, _Victim())
         victim.preemptions += 1
         victim.lost += e.lost_tokens
-        age = state.step - victim.admitted
-        if victim.preemptions < THRASH_PREEMPTIONS and age > THRASH_STEPS:
-            return
+        victim.lost_last = e.lost_tokens
+        victim.age = state.step - victim.admitted
+        if victim.preemptions >= THRASH_PREEMPTIONS or victim.age <= THRASH_STEPS:
+            self.warn(f"request {e.req}", self._sentence(e.req, victim), state.step, e.req)
+
+    def _sentence(self, req: int, victim: _Victim) -> str:
         times = "once" if victim.preemptions == 1 else f"{victim.preemptions} times"
         when = "" if victim.preemptions == 1 else "the last "
         again = f", {victim.found_again} of them found again in the cache"
-        self.warn(
-            f"request {e.req}",
-            f"request {e.req} was preempted {times}, {when}"
-            f"{counted(age, 'step')} after it was admitted, and lost "
+        return (
+            f"request {req} was preempted {times}, {when}"
+            f"{counted(victim.age, 'step')} after it was admitted, and lost "
             f"{counted(victim.lost, 'computed token')}{again if victim.found_again else ''}: "
-            "raise --num-blocks, lower --max-running-requests, or try --admission-policy reserve",
-            state.step,
-            e.req,
+            "raise --num-blocks, lower --max-running-requests, or try --admission-policy reserve"
         )
 
     def _finished(self, e: ev.Finished, state: EngineState) -> None:

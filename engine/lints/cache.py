@@ -47,6 +47,7 @@ class EvictedThenRecomputed(Lint):
         self._chains: dict[int, list[int]] = {}  # node → hash of each block's prefix
         self._gone: dict[int, int] = {}  # hash → step of eviction, the oldest first
         self._again: dict[int, _Again] = {}  # by request
+        self._filled: dict[int, list[int]] = {}  # by request: steps of eviction of what it fills
 
     def summary(self, count: int) -> str:
         return f"{counted(count, 'request')} computed again what had been evicted for capacity"
@@ -54,28 +55,33 @@ class EvictedThenRecomputed(Lint):
     def _inserted(self, e: ev.Inserted, state: EngineState) -> None:
         if e.parent == ROOT:
             self._chains[e.node] = []
-            self._enter(e.req, e.node, _namespace(e.salt), e.tokens, state)
+            self._enter(e, _namespace(e.salt), state)
         elif e.parent in self._chains:
             self._chains[e.node] = []
-            self._enter(e.req, e.node, self._chains[e.parent][-1], e.tokens, state)
+            self._enter(e, self._chains[e.parent][-1], state)
 
     def _extended(self, e: ev.Extended, state: EngineState) -> None:
         if e.node in self._chains:
-            self._enter(e.req, e.node, self._chains[e.node][-1], e.tokens, state)
+            self._enter(e, self._chains[e.node][-1], state)
 
-    def _enter(
-        self, req: int, node: int, before: int, tokens: list[int], state: EngineState
-    ) -> None:
+    def _enter(self, e: ev.Inserted | ev.Extended, before: int, state: EngineState) -> None:
         size = state.config.block_size
-        chain = self._chains[node]
-        found: list[int] = []  # steps of eviction
-        for at in range(0, len(tokens), size):
-            before = hash((before, *tokens[at : at + size]))
+        chain = self._chains[e.node]
+        found = self._filled[e.req] = []
+        for at in range(0, len(e.tokens), size):
+            before = hash((before, *e.tokens[at : at + size]))
             chain.append(before)
             if before in self._gone:
                 found.append(self._gone.pop(before))
-        if found:
-            self._warn(req, len(found) * size, state.step - max(found), state)
+
+    def _scheduled(self, e: ev.Scheduled, state: EngineState) -> None:
+        """What was filled is that of a prefill: what a decode fills is not computed again."""
+        if found := self._filled.get(e.req):
+            tokens = len(found) * state.config.block_size
+            self._warn(e.req, tokens, state.step - max(found), state)
+
+    def close(self, record: ev.StepRecord, state: EngineState) -> None:
+        self._filled.clear()
 
     def _warn(self, req: int, tokens: int, age: int, state: EngineState) -> None:
         again = self._again.setdefault(req, _Again(0, age))
@@ -118,6 +124,7 @@ class EvictedThenRecomputed(Lint):
     hears: ClassVar[Hears] = {
         ev.Inserted: _inserted,
         ev.Extended: _extended,
+        ev.Scheduled: _scheduled,
         ev.Split: _split,
         ev.Evicted: _evicted,
         ev.Finished: _finished,
