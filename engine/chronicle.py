@@ -51,6 +51,11 @@ class Chronicle:
 
     def __init__(self, start: EngineState) -> None:
         self._size = start.config.block_size
+        # Ids below these were given out before the first record.
+        self._given: dict[Kind, int] = {
+            "request": max(start.requests, default=-1) + 1,
+            "node": start.next_node,
+        }
         self._lists: dict[Kind, defaultdict[int, array[int]]] = {
             kind: defaultdict(_none) for kind in get_args(Kind)
         }
@@ -79,6 +84,11 @@ class Chronicle:
     def of(self, kind: Kind, id: int) -> list[ev.Position]:
         """Every event that touched it, in order."""
         return [_unpack(at) for at in self._lists[kind].get(id, ())]
+
+    def came(self, kind: Kind, id: int, position: ev.Position) -> bool:
+        """Whether it was ever there, or touched, up to ``position``."""
+        positions = self._lists[kind].get(id)
+        return id < self._given.get(kind, 0) or bool(positions and positions[0] <= _pack(position))
 
     def before(self, kind: Kind, id: int, position: ev.Position) -> ev.Position | None:
         """The last event that touched it before ``position``."""

@@ -71,10 +71,10 @@ class _Inquiry:
         request = state.requests.get(id)
         me = Target("request", id)
         if request is None:
-            came = self._record.chronicle.of("request", id)
-            gone = came and came[0] <= self._here
+            gone = self._record.chronicle.came("request", id, self._here)
+            last = self._record.chronicle.before("request", id, _after(self._here))
             words = "ended long ago and is no longer kept" if gone else "has not come yet"
-            yield Cause(0, f"#{id} {words}.", came[-1] if gone else None)
+            yield Cause(0, f"#{id} {words}.", last)
             return
         if request.status is Status.FINISHED:
             yield from self._quote(0, self._last("request", id, ev.Finished), me)
@@ -109,24 +109,26 @@ class _Inquiry:
         at = self._last("request", deferred.req, ev.Deferred)
         first, depth = Target("request", deferred.req), 1
         if deferred.req != request.id:
-            ahead = f"It is behind #{deferred.req}, which {_comes_first(state, deferred.req)}"
+            ahead = f"It is behind #{deferred.req}, {_why_ahead(state, deferred)}"
             yield Cause(1, f"{ahead}.", at, first)
             depth = 2
         yield from self._quote(depth, at, first)
-        yield from self._behind_deferral(depth + 1, state, deferred)
+        yield from self._behind_deferral(depth + 1, state, deferred, at)
 
     def _preempted_now(self, state: EngineState, request: RequestState) -> bool:
         return any(isinstance(n, ev.Preempted) and n.req == request.id for n in state.notes)
 
     def _behind_deferral(
-        self, depth: int, state: EngineState, deferred: ev.Deferred
+        self, depth: int, state: EngineState, deferred: ev.Deferred, at: Position | None
     ) -> Iterator[Cause]:
         if deferred.why == "no_blocks":
-            if deferred.cached_tokens:
-                kept = plural(deferred.cached_tokens, "token")
-                words = "is cached for it and not counted as evictable: it would go on from there"
-                yield Cause(depth, f"What #{deferred.req} begins with, {kept}, {words}.")
-            yield from self._holders(depth, state)
+            then = self._record.state_at(at) if at else state
+            yield from self._holders(depth, then)
+            own = then.evictable - deferred.evictable
+            if at and own:
+                of = f"{own} of the {then.evictable} evictable"
+                text = f"{of} are the cached prefix of #{deferred.req}, which it counts on already."
+                yield Cause(depth + 1, text, at, Target("request", deferred.req))
             yield from self._earliest_end(depth, state)
         elif deferred.why == "no_budget":
             others = [row for row in state.rows if row.req != deferred.req]
@@ -197,29 +199,31 @@ class _Inquiry:
             chosen = f"It was chosen among {event.among} by the policy {policy}"
             chosen += f": {_VICTIMS[policy]}" if policy in _VICTIMS else ""
         yield Cause(depth + 1, f"{chosen}.")
-        yield from self._holders(depth + 1, state)
+        yield from self._holders(depth + 1, state, event.req)
 
-    def _holders(self, depth: int, state: EngineState) -> Iterator[Cause]:
-        """Who holds the pool's blocks in ``state``, the largest first."""
+    def _holders(self, depth: int, state: EngineState, victim: int = -1) -> Iterator[Cause]:
+        """Who holds the pool's blocks in ``state``, the largest first, and what ``victim`` has."""
         total = state.config.num_blocks
         held = total - state.free - state.evictable
         pool = f"{held} of {plural(total, 'block')} are held: {supply_of(state)}"
         yield Cause(depth, f"{pool}.")
-        tables = [(len(r.block_table), r.id) for r in state.requests.values() if r.block_table]
-        tables.sort(key=lambda pair: (-pair[0], pair[1]))
-        for count, id in tables[:SHOWN_HOLDERS]:
-            shared = sum(len(n.blocks) for n in state.nodes_of(state.requests[id]) if n.refs > 1)
-            others = f", {shared} of them with others" if shared else ""
-            text = f"#{id} holds {plural(count, 'block')}{others}."
+        tables = [(len(state.requests[r].block_table), r) for r in state.running]
+        order = [id for _, id in sorted(tables, key=lambda pair: (-pair[0], pair[1]))]
+        shown = [id for at, id in enumerate(order) if at < SHOWN_HOLDERS or id == victim]
+        for id in shown:
+            text = f"#{id} holds {_blocks_of(state, [id])}."
             yield Cause(depth + 1, text, None, Target("request", id))
-        if rest := tables[SHOWN_HOLDERS:]:
-            most = f"up to {plural(rest[0][0], 'block')}"
-            holds = f"holds {most}" if len(rest) == 1 else f"hold {most} each"
-            yield Cause(depth + 1, f"{plural(len(rest), 'more request')} {holds}.")
+        rest = [id for id in order if id not in shown]
+        if rest:
+            hold = "holds" if len(rest) == 1 else "hold"
+            yield Cause(depth + 1, f"{len(rest)} more {hold} {_blocks_of(state, rest)}.")
+        above = held - len({b for id in order for b in state.requests[id].block_table})
+        if above:
+            text = f"{plural(above, 'block')} of the tree nobody holds, but what is below is held."
+            yield Cause(depth + 1, text)
 
     def _earliest_end(self, depth: int, state: EngineState) -> Iterator[Cause]:
-        """The running request that its length limit ends first: blocks come back then at the
-        latest, unless it is preempted; any may stop sooner."""
+        """The running request that its length limit ends first."""
         left: list[tuple[int, int]] = []
         for id in state.running:
             request = state.requests[id]
@@ -228,8 +232,9 @@ class _Inquiry:
             left.append((room - made, id))
         if left:
             steps, id = min(left)
-            when = f"after {plural(steps, 'more token')} of its own, if it is not preempted"
-            text = f"By length the next to end is #{id}, {when}; any may stop sooner."
+            first = f"#{id} is the next to reach its length limit"
+            text = f"{first}, after {plural(steps, 'more token')}, unless it is preempted"
+            text += "; a stop token can end any of them sooner."
             yield Cause(depth, text, None, Target("request", id))
 
     # --- what a prefix hit, and what it missed ---------------------------------------------------
@@ -342,12 +347,12 @@ class _Inquiry:
             request = state.requests[owner]
             size = state.config.block_size
             first = request.block_table.index(id) * size
-            why = "not shareable until full"
-            if request.computed >= first + size:
-                why = "full now" if _goes_on(state) else "which the tree had in another block"
-            holds = f"tokens {first}–{first + size - 1} of #{owner}, {why}"
-            text = f"Block {id} is private: it is for {holds}."
+            text = f"Block {id} is private: it is for tokens {first}–{first + size - 1} of #{owner}"
+            full = request.computed >= first + size
+            text += "." if full else ", not shareable until full."
             yield Cause(0, text, changed, Target("request", owner))
+            if full:
+                yield self._twin(state, request, first)
         else:
             node = state.nodes[owner]
             held = names(node_holders(state, node))
@@ -355,6 +360,23 @@ class _Inquiry:
             text = f"Block {id} is in the tree: node {owner}, from token {first}, held by {held}."
             yield Cause(0, text, changed, Target("node", owner))
         yield from self._history_of_block(id)
+
+    def _twin(self, state: EngineState, request: RequestState, first: int) -> Cause:
+        """Why a full block of ``request``, with the tokens from ``first`` on, is private."""
+        node, tokens = state.nodes[ROOT], request.tokens[: first + state.config.block_size]
+        while (at := node.start + len(node.tokens)) < len(tokens):
+            children = (state.nodes[id] for id in node.children)
+            rest = tokens[at:]
+            below = (n for n in children if n.tokens[: len(rest)] == rest[: len(n.tokens)])
+            found = next((n for n in below if n.salt == request.salt), None)
+            if found is None:
+                when = f"until #{request.id} fills its next"
+                return Cause(1, f"It is full, a twin of a block no longer cached; private {when}.")
+            node = found
+        twin = node.blocks[(first - node.start) // state.config.block_size]
+        text = f"It is full, a twin: block {twin} of node {node.id} has the same tokens cached."
+        stays = f"It stays #{request.id}'s own as long as that is so, and is free when let go of."
+        return Cause(1, f"{text} {stays}", None, Target("node", node.id))
 
     def _history_of_block(self, id: int) -> Iterator[Cause]:
         """How it changed hands lately, the last first."""
@@ -375,12 +397,14 @@ class _Inquiry:
         node = state.nodes.get(id)
         made = self._first("node", id)
         if node is None:
-            gone = self._last("node", id, ev.Evicted)
+            gone = self._record.chronicle.came("node", id, self._here)
             words = "is gone: its last block was evicted" if gone else "is not there yet"
-            yield Cause(0, f"Node {id} {words}.", gone, me)
+            last = self._last("node", id, ev.Evicted)
+            yield Cause(0, f"Node {id} {words}.", last, me)
             if gone:
-                yield from self._quote(1, gone, me)
-                yield from self._behind_eviction(2, gone)
+                yield from self._quote(1, last, me)
+            if last:
+                yield from self._behind_eviction(2, last)
             return
         blocks = plural(len(node.blocks), "block")
         held = names(node_holders(state, node))
@@ -436,21 +460,23 @@ class _Inquiry:
         return None
 
 
+def _why_ahead(state: EngineState, deferred: ev.Deferred) -> str:
+    """Why the one that was deferred in the step in hand stands before all others that wait."""
+    if not deferred.need:  # before anybody was looked at
+        return "the head of the queue"
+    policy, first = state.config.schedule_policy, state.requests[deferred.req]
+    if first.status is Status.PREEMPTED:
+        return f"which was preempted: those come before any that the policy {policy} orders"
+    if first.queued_step <= state.step - AGEING_STEPS:
+        waited = f"which has waited {AGEING_STEPS} steps or more"
+        return f"{waited}: those come before any that the policy {policy} orders"
+    return f"which comes first by the policy {policy}"
+
+
 def sentence(event: ev.AnyEvent) -> str:
     """Any event in a sentence: a decision with its reason, a change with what changed."""
     words = describe(event).sentence
     return f"{words[0].upper()}{words[1:]}" + ("" if words.endswith(".") else ".")
-
-
-def _comes_first(state: EngineState, id: int) -> str:
-    """Why the head of the waiting queue is the head: see ``Scheduler._order``."""
-    head = state.requests[id]
-    if head.status is Status.PREEMPTED:
-        return "was preempted and so comes before those that the policy orders"
-    if head.queued_step <= state.step - AGEING_STEPS:
-        steps = plural(state.step - head.queued_step, "step")
-        return f"has waited for {steps} and so comes before those that the policy orders"
-    return f"comes first by the policy {state.config.schedule_policy}"
 
 
 def _goes_on(state: EngineState) -> bool:
@@ -466,6 +492,13 @@ def _took(state: EngineState) -> str:
     parts += [plural(decodes, "decode")] if decodes else []
     load = " and ".join(parts) or "no tokens"
     return f"Step {state.step} took {duration(state.step_seconds)} for {load}"
+
+
+def _blocks_of(state: EngineState, ids: list[int]) -> str:
+    """How many blocks these requests hold, each counted once."""
+    blocks = {block for id in ids for block in state.requests[id].block_table}
+    shared = sum(state.refs(block) > 1 for block in blocks)
+    return plural(len(blocks), "block") + (f", {shared} of them with others" if shared else "")
 
 
 def supply_of(state: EngineState) -> str:

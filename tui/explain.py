@@ -68,9 +68,11 @@ def deferred(e: ev.Deferred) -> str:
     if e.why == "no_blocks":
         can_have = max(0, e.free + e.evictable - e.promised)
         numbers = supply(e.free, e.evictable, e.promised)
+        cached = f" beside the {plural(e.cached_tokens, 'token')} of it that are cached"
+        beside = cached if e.cached_tokens else ""
         return (
-            f"#{e.req} has to wait: it needs {plural(e.need, 'block')} and can have {can_have} "
-            f"({numbers}){behind}."
+            f"#{e.req} has to wait: it needs {plural(e.need, 'block')}{beside} and can have "
+            f"{can_have} ({numbers}){behind}."
         )
     return f"#{e.req} has to wait: {why_deferred(e)}{behind}."
 

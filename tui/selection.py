@@ -34,14 +34,14 @@ class Links(NamedTuple):
 NOTHING = Links()
 
 
-def resolve(state: EngineState, target: Target | None) -> Links:
-    """Everything in ``state`` that belongs to ``target`` now."""
+def resolve(state: EngineState, target: Target | None, came: bool = True) -> Links:
+    """Everything in ``state`` that belongs to ``target`` now; ``came``: it was there once."""
     if target is None:
         return NOTHING
     if target.kind == "request":
-        return _of_request(state, target.id)
+        return _of_request(state, target.id, came)
     if target.kind == "node":
-        return _of_node(state, target.id)
+        return _of_node(state, target.id, came)
     return _of_block(state, target.id)
 
 
@@ -66,12 +66,11 @@ def names(requests: list[int], limit: int = 6) -> str:
     return " ".join(f"#{r}" for r in requests[:limit]) + (f" and {rest} more" if rest > 0 else "")
 
 
-def _of_request(state: EngineState, id: int) -> Links:
+def _of_request(state: EngineState, id: int, came: bool) -> Links:
     request = state.requests.get(id)
     if request is None:
-        coming = id > max(state.requests, default=-1)  # the newest is always kept
-        words = "has not come yet" if coming else "ended long ago: its tokens are no longer kept"
-        return Links(frozenset((id,)), words=f"#{id} {words}")
+        gone = "ended long ago: its tokens are no longer kept"
+        return Links(frozenset((id,)), words=f"#{id} {gone if came else 'has not come yet'}")
     nodes = state.nodes_of(request)
     blocks = plural(len(request.block_table), "block")
     words = f"#{id} holds {blocks}, along {plural(len(nodes), 'tree node')}"
@@ -87,12 +86,10 @@ def _of_request(state: EngineState, id: int) -> Links:
     )
 
 
-def _of_node(state: EngineState, id: int) -> Links:
+def _of_node(state: EngineState, id: int, came: bool) -> Links:
     node = state.nodes.get(id)
     if node is None:
-        made = id < state.next_node
-        words = "is gone: it was evicted" if made else "has not been made yet"
-        return Links(words=f"node {id} {words}")
+        return Links(words=f"node {id} {'is gone: it was evicted' if came else 'is not there yet'}")
     holders = node_holders(state, node)
     words = f"node {id}: {plural(len(node.blocks), 'block')}, held by {names(holders)}"
     return Links(frozenset(holders), frozenset((id,)), frozenset(node.blocks), words)

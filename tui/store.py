@@ -150,12 +150,17 @@ class Store:
         """Bring what depends on the whole picture up to date, once for many records."""
         if self._looked_at == self.newest:
             self.follow()
-        self.links = resolve(self.state, self.selected)
+        self._link()
         self.texts.forget(self.state)
 
     def select(self, target: Target | None) -> None:
         self.selected = target
-        self.links = resolve(self.state, target)
+        self._link()
+
+    def _link(self) -> None:
+        target = self.selected
+        came = target is None or self.chronicle.came(*target, self.position)
+        self.links = resolve(self.state, target, came)
 
     def ask(self, target: Target) -> None:
         """Find out why ``target`` is as it is at the position looked at."""

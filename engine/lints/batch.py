@@ -27,9 +27,10 @@ class _Victim(msgspec.Struct):
 
     admitted: int = 0  # step
     preemptions: int = 0
+    age: int = 0  # steps from the admission to the latest preemption
     lost: int = 0  # tokens
+    lost_last: int = 0  # tokens of those that the latest preemption took
     found_again: int = 0  # tokens of those that were still in the tree
-    age: int = 0  # steps that it ran before the last preemption
 
 
 class PreemptionThrash(Lint):
@@ -49,7 +50,7 @@ class PreemptionThrash(Lint):
         victim = self._victims.setdefault(e.req, _Victim())
         victim.admitted = state.step
         if e.recompute:
-            victim.found_again += e.cached_tokens
+            victim.found_again += min(e.cached_tokens, victim.lost_last)
             if finding := self.found.get(f"request {e.req}"):
                 finding.sentence = self._sentence(e.req, victim)
 
@@ -57,6 +58,7 @@ class PreemptionThrash(Lint):
         victim = self._victims.setdefault(e.req, _Victim())
         victim.preemptions += 1
         victim.lost += e.lost_tokens
+        victim.lost_last = e.lost_tokens
         victim.age = state.step - victim.admitted
         if victim.preemptions >= THRASH_PREEMPTIONS or victim.age <= THRASH_STEPS:
             self.warn(f"request {e.req}", self._sentence(e.req, victim), state.step, e.req)

@@ -55,25 +55,23 @@ class EvictedThenRecomputed(Lint):
     def _inserted(self, e: ev.Inserted, state: EngineState) -> None:
         if e.parent == ROOT:
             self._chains[e.node] = []
-            self._enter(e.req, e.node, _namespace(e.salt), e.tokens, state)
+            self._enter(e, _namespace(e.salt), state)
         elif e.parent in self._chains:
             self._chains[e.node] = []
-            self._enter(e.req, e.node, self._chains[e.parent][-1], e.tokens, state)
+            self._enter(e, self._chains[e.parent][-1], state)
 
     def _extended(self, e: ev.Extended, state: EngineState) -> None:
         if e.node in self._chains:
-            self._enter(e.req, e.node, self._chains[e.node][-1], e.tokens, state)
+            self._enter(e, self._chains[e.node][-1], state)
 
-    def _enter(
-        self, req: int, node: int, before: int, tokens: list[int], state: EngineState
-    ) -> None:
+    def _enter(self, e: ev.Inserted | ev.Extended, before: int, state: EngineState) -> None:
         size = state.config.block_size
-        chain = self._chains[node]
-        for at in range(0, len(tokens), size):
-            before = hash((before, *tokens[at : at + size]))
+        chain = self._chains[e.node]
+        for at in range(0, len(e.tokens), size):
+            before = hash((before, *e.tokens[at : at + size]))
             chain.append(before)
             if before in self._gone:
-                self._found.setdefault(req, []).append(self._gone.pop(before))
+                self._found.setdefault(e.req, []).append(self._gone.pop(before))
 
     def _begin(self, e: ev.StepBegan, state: EngineState) -> None:
         self._found.clear()

@@ -49,6 +49,21 @@ def test_it_lists_what_a_search_finds(seed: int) -> None:
             assert chronicle.of(kind, id) == searched(load, kind, id), (kind, id)
 
 
+@pytest.mark.parametrize("skip", [0, 8])
+def test_it_knows_what_has_come_and_what_has_not(skip: int) -> None:
+    load = run_load(3)
+    chronicle, state = indexed(load, skip), EngineState(load.config)
+    for index, record in enumerate(load.records):
+        state.apply(record)
+        here = record.position(len(record.events) - 1)
+        if index < skip:
+            continue
+        requests = max(state.requests, default=-1) + 1
+        assert [id for id in range(40) if chronicle.came("request", id, here)] == [*range(requests)]
+        nodes = [id for id in range(1, 200) if chronicle.came("node", id, here)]
+        assert nodes == [*range(1, state.next_node)]
+
+
 @pytest.mark.parametrize("seed", range(40))
 def test_it_lists_what_is_notable(seed: int) -> None:
     load = run_load(seed)

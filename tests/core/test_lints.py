@@ -85,6 +85,7 @@ def test_a_request_thrown_out_soon_after_it_was_let_in_is_thrashing() -> None:
             1,
         )
     ]
+    assert [e.cached_tokens for e in bench.events(Admitted) if e.recompute] == [8]
 
 
 def test_a_request_thrown_out_again_counts_up_and_says_what_was_found_again() -> None:
@@ -102,8 +103,9 @@ def test_a_request_thrown_out_again_counts_up_and_says_what_was_found_again() ->
         sentence = next(s for entity, s, _ in bench.found if entity == f"request {i}")
         lost = sum(e.lost_tokens for e in bench.events(Preempted) if e.req == i)
         assert f"preempted {preempted} times" in sentence
-        found = [e.cached_tokens for e in bench.events(Admitted) if e.req == i and e.recompute]
-        assert f"lost {lost} computed tokens, {sum(found)} of them found again" in sentence
+        assert f"lost {lost} computed tokens" in sentence
+        again = sum(e.cached_tokens for e in bench.events(Admitted) if e.req == i and e.recompute)
+        assert (f"{again} of them found again" in sentence) == bool(again)
 
 
 def test_one_preemption_after_a_long_run_is_no_thrashing() -> None:
@@ -159,14 +161,24 @@ def test_the_same_tokens_elsewhere_or_under_another_salt_are_no_recomputation() 
     assert bench.found == []
 
 
-def test_what_a_decode_generates_again_was_not_computed_for_want_of_cache() -> None:
-    """The answer is evicted and the prompt is not: no cache would have spared its decodes."""
-    bench = Linted("evicted-then-recomputed", lambda row: 7, num_blocks=6)
-    bench.run([1] * 5, 12)  # one block of prompt, three more that end in the answer
-    bench.run([2] * 13)
-    assert bench.state.nodes[1].blocks and len(bench.state.nodes[1].blocks) < 4
-    bench.run([1] * 5, 12)
-    assert bench.found == []
+def test_only_what_a_prefill_computes_counts_as_computed_again() -> None:
+    bench = Linted("evicted-then-recomputed", num_blocks=6, next_token=lambda row: row.end)
+    bench.run([1] * 5, 12)  # four full blocks, three of them with tokens of the answer
+    bench.run([2] * 23)  # needs them all
+    bench.run([1] * 5, 12)  # computes the prompt's again, and generates the same answer
+    assert [s[:40] for _, s, _ in bench.found] == ["request 2 computed 4 tokens again that h"]
+
+
+def test_what_a_readmission_computes_again_of_an_answer_counts() -> None:
+    bench = Linted("evicted-then-recomputed", num_blocks=8)
+    bench.submit([1] * 8, 20)
+    bench.submit([2] * 8, 20)
+    bench.finish()
+    again = [e for e in bench.events(Admitted) if e.recompute]
+    request = bench.state.requests[again[0].req]
+    gone = [e for e in bench.events(Evicted) if e.why == "capacity"]
+    assert again and gone and request.output
+    assert any("again that had been evicted" in s for _, s, _ in bench.found)
 
 
 def test_a_reset_cache_is_nobodys_fault() -> None:

@@ -3,6 +3,7 @@
 import random
 
 import pytest
+from helpers import Bench
 from minisgl_tui.engine import events as ev
 from minisgl_tui.engine.chronicle import Chronicle
 from minisgl_tui.engine.config import EngineConfig
@@ -11,7 +12,7 @@ from minisgl_tui.engine.history import History
 from minisgl_tui.engine.policies import AGEING_STEPS
 from minisgl_tui.engine.sampling import SamplingParams
 from minisgl_tui.engine.state import EngineState
-from minisgl_tui.tui.causes import SHOWN_HOLDERS, Cause, why
+from minisgl_tui.tui.causes import Cause, why
 from minisgl_tui.tui.figures import duration
 from minisgl_tui.tui.record import Record
 from minisgl_tui.tui.selection import Kind, Target
@@ -67,6 +68,12 @@ def asked(
     return why(record, Target(kind, id), position or record.end, session.codec.decode)
 
 
+def said_of(bench: Bench, kind: Kind, id: int, position: Position | None = None) -> str:
+    """The chain for a bench, by default at its end."""
+    record = Recorded(bench.config, bench.records)
+    return lines(why(record, Target(kind, id), position or record.end, str))
+
+
 def lines(causes: list[Cause]) -> str:
     return "\n".join("  " * cause.depth + cause.text for cause in causes)
 
@@ -118,57 +125,13 @@ def test_one_who_waits_for_blocks_is_told_who_holds_them() -> None:
     assert f"#{event.req} waits to be readmitted" in said
     assert f"it needs {event.need} block" in said
     assert "are held: free" in said and " holds " in said
-    assert "By length the next to end is #" in said and "if it is not preempted" in said
+    assert "is the next to reach its length limit, after" in said
+    assert "unless it is preempted; a stop token can end any of them sooner." in said
     state = record.state_at(at)
     behind = next(id for id in state.waiting if id != event.req)
-    assert f"It is behind #{event.req}, which was preempted and so comes before those" in lines(
+    assert f"It is behind #{event.req}, which was preempted: those come before" in lines(
         asked(run, "request", behind, at)
     )
-
-
-def test_one_who_waits_behind_another_is_told_what_puts_that_one_first() -> None:
-    run = recorded(ROOMY, list(QUESTIONS * 2))
-    at = run[1].find(ev.Deferred, why="no_budget")
-    head, behind = run[1].state_at(at).waiting[:2]
-    said = lines(asked(run, "request", behind, at))
-    assert f"It is behind #{head}, which comes first by the policy fcfs." in said
-    state = run[1].state_at(at)
-    state.step = state.requests[head].queued_step + AGEING_STEPS
-    said = lines(asked(run, "request", behind, at))
-    assert f"#{head}, which has waited for 256 steps and so comes before those" in said
-
-
-def test_a_full_twin_of_a_cached_block_is_said_to_be_one() -> None:
-    """The fourth block of alike prompts: the tree has one's, and the others keep theirs."""
-    config = EngineConfig(block_size=4, num_blocks=30, max_batch_tokens=48, max_model_len=64)
-    session = make_session(config)
-    records: list[StepRecord] = []
-    session.engine.log.listen(records.append)
-    for _ in range(3):
-        session.engine.submit(list(range(3, 19)), SamplingParams(temperature=0, max_tokens=3))
-    while session.engine.has_work():
-        session.engine.step()
-    run = session, Recorded(config, records)
-    last = next(record for record in records if record.step == 1)
-    at = last.position(len(last.events) - 1)
-    state = run[1].state_at(at)
-    said = [
-        lines(asked(run, "block", block, at))
-        for request in state.requests.values()
-        for block in request.block_table[:4]
-    ]
-    twins = [text for text in said if "which the tree had in another block" in text]
-    assert twins and not any("not shareable" in text for text in said)
-
-
-def test_holders_add_up_or_are_said_to_be_more() -> None:
-    config = EngineConfig(block_size=4, num_blocks=40, max_batch_tokens=64, max_model_len=64)
-    run = recorded(config, list(QUESTIONS * 2), tokens=24)
-    at = run[1].find(ev.Deferred, why="no_blocks")
-    event, state = run[1].event_at(at), run[1].state_at(at)
-    assert isinstance(event, ev.Deferred) and len(state.running) > SHOWN_HOLDERS
-    said = lines(asked(run, "request", event.req, at))
-    assert f"{len(state.running) - SHOWN_HOLDERS} more request" in said
 
 
 def test_one_who_waits_for_budget_is_told_who_spent_it() -> None:
@@ -179,6 +142,70 @@ def test_one_who_waits_for_budget_is_told_who_spent_it() -> None:
     said = lines(asked(run, "request", event.req, at))
     assert f"#{event.req} waits since step 0, for 1 step." in said
     assert "#2 took 8 tokens of the 20 that a step has: chunk 1 of its prefill." in said
+
+
+def test_one_who_waits_behind_the_policy_an_overdue_one_or_the_head_is_told_which() -> None:
+    bench = Bench(schedule_policy="sjf", num_blocks=96, max_batch_tokens=512, max_model_len=512)
+    bench.submit([1] * 100, 280)
+    bench.step()
+    bench.submit([2] * 330, 1)
+    bench.submit([3] * 300, 1)
+    bench.step()
+    assert "It is behind #2, which comes first by the policy sjf." in said_of(bench, "request", 1)
+    bench.step(AGEING_STEPS)
+    assert "#1, which has waited 256 steps or more: those come before any that the policy sjf" in (
+        said_of(bench, "request", 2)
+    )
+    bench = Bench(schedule_policy="sjf", max_running_requests=1)
+    for size in (4, 40, 8):
+        bench.submit([size] * size, 8)
+        bench.step()
+    assert "It is behind #1, the head of the queue." in said_of(bench, "request", 2)
+
+
+def test_the_cached_prefix_of_one_who_waits_is_not_there_to_be_evicted_for_it() -> None:
+    bench = Bench(num_blocks=12)
+    bench.submit([1] * 16, 1)
+    bench.finish()
+    bench.submit([2] * 24, 8)
+    bench.step()
+    bench.submit([1] * 16 + [3] * 12)
+    bench.step()
+    said = said_of(bench, "request", 2)
+    assert "needs 4 blocks beside the 16 tokens of it that are cached and can have 1" in said
+    assert "are held: free 1 + evictable 4." in said
+    assert "4 of the 4 evictable are the cached prefix of #2, which it counts on already." in said
+
+
+def test_a_full_private_block_is_a_twin_of_a_cached_one() -> None:
+    bench = Bench(num_blocks=8)
+    bench.submit([1] * 8, 1)
+    bench.finish()
+    twin = bench.submit([1] * 8, 8)
+    bench.step()
+    cached = next(n for n in bench.state.nodes.values() if n.start == 4)
+    said = said_of(bench, "block", twin.block_table[1])
+    assert f"a twin: block {cached.blocks[0]} of node {cached.id} has the same tokens" in said
+    assert "not shareable until full" not in said
+    bench.submit([5] * 16, 8)
+    bench.step(2)  # takes all there is, the cached one too
+    said = said_of(bench, "block", twin.block_table[1])
+    assert "a twin of a block no longer cached; private until #1 fills its next." in said
+    assert "not shareable until full" in said_of(bench, "block", twin.block_table[2])
+
+
+def test_those_who_hold_blocks_are_all_counted_and_the_victim_is_named() -> None:
+    bench = Bench(num_blocks=21)
+    for id in range(7):
+        bench.submit([id] * 8, 20)
+    while not bench.last(ev.Preempted):
+        bench.step()
+    victim = bench.last(ev.Preempted)[0].req
+    said = said_of(bench, "request", victim)
+    assert "21 of 21 blocks are held" in said
+    assert f"#{victim} holds 3 blocks." in said
+    assert "2 more hold 6 blocks." in said
+    assert said.count(" holds 3 blocks.") == 5
 
 
 def test_a_victim_is_told_for_whom_and_by_which_rule() -> None:
@@ -248,6 +275,7 @@ def test_on_random_runs_every_line_quotes_what_is_there(seed: int) -> None:
         target = Target(kind, rng.randint(1 if kind == "node" else 0, most))
         causes = why(record, target, here, lambda tokens: str(list(tokens)))
         assert causes and causes[0].depth == 0
+        assert not any(text.startswith("-") for _, text, _, _ in causes)  # counts of blocks
         for cause in causes:
             assert cause.position is None or cause.position <= here
             if "were cached until" in cause.text:

@@ -55,6 +55,16 @@ def test_every_position_shows_what_playing_forward_showed() -> None:
         assert store.weights.nodes[ROOT] == len(state.nodes) - 1
 
 
+def test_what_is_selected_and_has_not_come_yet_is_not_said_to_be_gone() -> None:
+    session, store, records = opened()
+    run(session)
+    store.look_at(records[0].position(0))
+    store.select(Target("request", 3))
+    assert store.links.words == "#3 has not come yet"
+    store.select(Target("node", 1))
+    assert store.links.words == "node 1 is not there yet"
+
+
 def test_backwards_shows_the_same_as_forwards() -> None:
     session, store, records = opened()
     run(session, 30)
