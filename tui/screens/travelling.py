@@ -257,8 +257,8 @@ class Travelling(Commanding):
         """Show what differs between the mark ``name`` and here."""
         marks, store = self.store.marks, self.store
         if name not in marks:
-            known = ", ".join(marks) or "none; m marks where you are"
-            self.notify(f"there is no mark {name!r}: {known}", severity="warning", timeout=3)
+            known = f"marked is {', '.join(marks)}" if marks else "m marks where you are"
+            self.notify(f"there is no mark {name!r}; {known}", severity="warning", timeout=3)
             return
         then = store.past.state_at(marks[name])
         lines = differences(then, store.state)

@@ -156,6 +156,15 @@ class Table:
         return sum(self.widths[:count]) + len(self._gap) * count
 
 
+def for_ids(columns: tuple[Column, ...], ids: Sequence[int]) -> tuple[Column, ...]:
+    """``columns``, the first with room for the largest of ``ids``."""
+    first, *rest = columns
+    least = len(f"#{max(ids, default=0)}")
+    title, short = first.short
+    wide = first._replace(width=max(first.width, least), short=(title, max(short, least)))
+    return (wide, *rest)
+
+
 @lru_cache(maxsize=256)
 def fit_table(columns: tuple[Column, ...], width: int, spare: int) -> Table:
     """The roomy table if it leaves ``spare`` cells of ``width``, else the tight one, less the

@@ -8,7 +8,7 @@ from ...engine.snapshot import RequestState, RowState
 from ..explain import why_deferred
 from ..store import Store
 from ..text import Line, bar, cell_len, clip, pad, plural
-from .base import Column, RequestLines, fit_table, glyph_of, heading
+from .base import Column, RequestLines, fit_table, for_ids, glyph_of, heading
 
 COLUMNS = (
     Column("req", 5, ("req", 4)),
@@ -29,7 +29,6 @@ class BatchView(RequestLines):
 
     def update(self, store: Store, width: int, height: int) -> None:
         self._store, self._width = store, width
-        self._table = fit_table(COLUMNS, width, 10)
         state = store.state
         self._over = store.past.ends_record(store.position)  # one looks at a whole step
         self._rows: Sequence[RowState] = state.rows
@@ -48,6 +47,7 @@ class BatchView(RequestLines):
             self._headings[len(ids)] = f"waiting: {len(state.waiting)}"
             ids += [-1, *state.waiting]
         self.ids = ids
+        self._table = fit_table(for_ids(COLUMNS, ids), width, 10)
         prefills = state.prefills
         self._prefill = sum(row.count for row in prefills)
         self._decode = len(self._rows) - len(prefills)

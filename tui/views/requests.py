@@ -10,7 +10,7 @@ from ...engine.snapshot import RequestState
 from ..actions import key
 from ..store import Store
 from ..text import Line, clip, clip_left, plural, visible, wrap
-from .base import Column, RequestLines, fit_table, glyph_of
+from .base import Column, RequestLines, fit_table, for_ids, glyph_of
 
 STAY = 6.0  # seconds, as in tokio-console
 _FOLD = -2  # the id of the line of those that are folded away
@@ -36,7 +36,6 @@ class RequestsView(RequestLines):
 
     def update(self, store: Store, width: int, height: int) -> None:
         self._store, self._width = store, width
-        self._table = fit_table(COLUMNS, width, 20)
         state = store.state
         lately, earlier = self._ended(store)
         self._earlier = len(earlier)
@@ -53,6 +52,7 @@ class RequestsView(RequestLines):
             self._unfolded = self._unfold(state.requests[selected.id])
             ids[self._at : self._at] = [selected.id] * len(self._unfolded)
         self.ids = ids
+        self._table = fit_table(for_ids(COLUMNS, ids), width, 20)
         parts = (("run", state.running), ("wait", state.waiting), ("done", state.finished))
         self.subtitle = " · ".join(f"{len(those)} {word}" for word, those in parts)
         self.header = (

@@ -77,16 +77,17 @@ class TimelineView(View):
 
     def _ruler(self, heads: tuple[str, str] = ("req", "hit")) -> list[Line]:
         """The numbers of steps above the columns, and where the step looked at is."""
-        numbers, ticks = [" "] * (self._room + 8), [" "] * self._room
+        numbers, ticks = [" "] * self._room, [" "] * self._room
         for i in range(self._room):
             column = self._left + i
             if column % 10 == 0:
                 text = str(column << self.level)
-                numbers[i : i + len(text)] = text
+                if i + len(text) <= self._room:  # else it would be cut, and another number
+                    numbers[i : i + len(text)] = text
                 ticks[i] = "┴"
         here = (self._now >> self.level) - self._left
         label = f"{heads[0]:>6} {heads[1]:>5} "
-        above: Line = [(label, "heading"), ("".join(numbers[: self._room]), "dim")]
+        above: Line = [(label, "heading"), ("".join(numbers), "dim")]
         below: Line = [(" " * LABEL + "".join(ticks), "faint")]
         if 0 <= here < self._room:
             lead = " " * LABEL + "".join(ticks[:here])
@@ -176,7 +177,7 @@ def _of_selected(store: Store, width: int) -> Line:
     if slow is None:
         return []
     words = [
-        f"{word} {duration(seconds)}"
+        f"{word} {store.guessed}{duration(seconds)}"
         for word, seconds in (
             ("queue", slow.queue),
             ("TTFT", slow.ttft),
@@ -189,7 +190,7 @@ def _of_selected(store: Store, width: int) -> Line:
     if request is not None:
         words.append(plural(len(request.tokens) - request.prompt_len, "token") + " out")
         if request.preemptions:
-            words.append(f"preempted {request.preemptions} times")
+            words.append(f"preempted {plural(request.preemptions, 'time')}")
         words += [visible(request.name)] if request.name else []
     return [(clip(f"◆ #{selected.id}: {' · '.join(words)}", width), "accent")]
 
