@@ -273,7 +273,7 @@ def test_the_status_lines_give_model_mode_pool_and_hit_rate() -> None:
 def test_the_pool_is_told_whole_in_a_small_terminal() -> None:
     _, store = opened(replace(ROOMY, num_blocks=512))  # all of them free
     store.config = replace(ROOMY, num_blocks=812)
-    assert "100 used 200 evictable 512 free " in plain(_pool_line(store, 100, 58))
+    assert "100 used 200 evictable 512 free " in plain(_pool_line(store, 100, 56))
     assert "100 used  200 evictable  512 free " in plain(_pool_line(store, 100, 80))
 
 
