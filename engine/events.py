@@ -259,14 +259,14 @@ class Position(NamedTuple):
     """Where an event is in a run: the number of its step, and its own within the step from 0 on.
 
     Positions order as the events happened. What comes between two steps has the number of the step
-    before. Written ``120:7``.
+    before. Written ``120:7``, and before the first event there is ``120:start``.
     """
 
     step: int
     event: int
 
     def __str__(self) -> str:
-        return f"{self.step}:{self.event}"
+        return f"{self.step}:{self.event if self.event >= 0 else 'start'}"
 
 
 PHASES = ("schedule", "prepare", "forward", "sample", "commit", "ahead")  # of a step, in order

@@ -42,6 +42,7 @@ def to_ascii(text: str) -> str:
     """
     if text.isascii():
         return text
+    text = text.replace("≥ ", ">=")
     return "".join(c if c.isascii() else STAND_INS.get(c) or "?" * cell_len(c) for c in text)
 
 

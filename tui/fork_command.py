@@ -13,10 +13,11 @@ from ..engine import positions
 from ..engine.errors import UserError
 from ..engine.fork import Changes, Fork, Spelling, read, run
 from ..engine.fork.changes import SETTINGS
-from ..engine.trace import Header, Piece, check_path
+from ..engine.trace import Piece, check_path
 from ..engine.trace_file import Trace, save
 from .engine_flags import add_policy_flags, add_record_flags
 from .progress import ShowProgress, progress_bar
+from .sources.recorded import tokenizer_of
 
 
 def add_parser(commands: Any) -> None:
@@ -119,7 +120,7 @@ class _Texts:
 
     def __init__(self, trace: Trace) -> None:
         self._vocabulary = trace.vocabulary()
-        self._tokenizer = _tokenizer(trace.header)
+        self._tokenizer = tokenizer_of(trace.header)
         encode = self._tokenizer.encode_within if self._tokenizer else None
         self.spelling = Spelling(self._vocabulary, encode)
 
@@ -131,14 +132,3 @@ class _Texts:
         new = {token for request in end.requests.values() for token in request.tokens}
         new -= self._vocabulary.keys()
         return self._vocabulary | {token: self._tokenizer.piece(token) for token in new}
-
-
-def _tokenizer(header: Header) -> Any:
-    """None where it is not; loading it takes a second or two."""
-    from ..engine.tokenizer import Tokenizer, has_tokenizer
-
-    path = Path(header.model.path)
-    if not header.model.path or not path.is_dir() or not has_tokenizer(path):
-        return None
-    tokenizer = Tokenizer(path)
-    return tokenizer if tokenizer.has_token_bytes else None

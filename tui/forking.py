@@ -65,7 +65,7 @@ def fork(of: Store, at: Position, changes: Changes, progress: ShowProgress) -> F
     made = run(recorded, changes, progress, spelling)
     recording = Recording(f"fork from {made.place}", made.history)
     store = Store(made.history.config, of.info, codec, recording)
-    store.over = f"a fork with {changes}"
+    store.over, store.guesses_from = f"a fork with {changes}", made.diverged
     for record in made.history.records():
         store.apply(record)
         progress("looking it over", store.steps.last / max(1, made.history.end.step))

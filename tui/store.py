@@ -75,6 +75,7 @@ class Store:
         self.recording = recording
         self.origin = Origin()
         self.over = ""  # what ended the picture, if another one goes on
+        self.guesses_from: int | None = None  # the step from which on times are estimated
         self.link: Link | None = None  # to the server that is watched
         self.records_to = ""  # the file that all of it is being written to
         self.now = start or EngineState(config)  # at the end of what has come in
@@ -126,6 +127,11 @@ class Store:
         self.selected: Target | None = None
         self.links: Links = NOTHING
         self._weights: Weights | None = None
+
+    @property
+    def guessed(self) -> str:
+        """The mark of times that are estimated, where those are that one looks at; else nothing."""
+        return "" if self.guesses_from is None or self.state.step < self.guesses_from else "~"
 
     def apply(self, record: ev.StepRecord) -> None:
         """Take in one record."""

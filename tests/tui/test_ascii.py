@@ -67,6 +67,10 @@ def test_states_that_a_glyph_tells_apart_stay_apart(family: list[str]) -> None:
     assert len({to_ascii(glyph) for glyph in family}) == len(set(family))
 
 
+def test_a_bound_stays_a_bound() -> None:
+    assert to_ascii("entropy ≥ 1.25 bits") == "entropy >=1.25 bits"
+
+
 @pytest.mark.parametrize("size", [TINY, NARROW, MEDIUM, WIDE])
 async def test_no_cell_is_beyond_ascii_and_texts_are_escaped(size: tuple[int, int]) -> None:
     source = make_source(questions=("Où est la 漢字?", "Second"))

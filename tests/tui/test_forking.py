@@ -45,6 +45,7 @@ async def test_a_fork_is_looked_at_in_all_panes_beside_the_run_it_was_made_from(
         await on.until(lambda: on.main is not run and on.main.is_current)
         assert "fork from 4:" in on.lines()[0] and "of 200" in on.lines()[1]
         assert "a fork with num_blocks=200 eviction_policy=lfu" in on.text()
+        assert run.store.guesses_from is None and on.main.store.guessed == "~"
         assert on.main.store.state.stats.preemptions == 0 < run.store.now.stats.preemptions
         answers = {id: request.output for id, request in run.store.now.requests.items()}
         assert {id: r.output for id, r in on.main.store.now.requests.items()} == answers

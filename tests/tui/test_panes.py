@@ -19,11 +19,12 @@ from minisgl_tui.tui.views.events import EventsView
 from minisgl_tui.tui.views.lints import LintsView
 from minisgl_tui.tui.views.requests import RequestsView
 from minisgl_tui.tui.views.statistics import StatisticsView
-from minisgl_tui.tui.views.status import hint_line, status_lines, step_summary
+from minisgl_tui.tui.views.status import _pool_line, hint_line, status_lines, step_summary
 from minisgl_tui.tui.views.timeline import TimelineView
 from minisgl_tui.tui.views.tokens import TokensView
 from minisgl_tui.tui.views.tree import TreeView
 from minisgl_tui.tui.views.why import WhyView
+from msgspec.structs import replace
 
 from .toy import CONFIG, INFO, QUESTIONS, ROOMY, Session, WordCodec, make_session
 
@@ -287,9 +288,27 @@ def test_the_status_lines_give_model_mode_pool_and_hit_rate() -> None:
     store.idle = False
     first, second = (plain(line) for line in status_lines(store, 80))
     assert first.startswith(" toy-135m · llama · float32 · cpu") and "⏸ paused   step 4" in first
-    assert "17 used  0 cached  7 free of 24" in second
+    assert "17 used  0 evictable  7 free of 24" in second
     assert "run 4  wait 0  hit 50%" in second
     assert cell_len(first) == cell_len(second) == 80
+
+
+def test_the_pool_is_told_whole_in_a_small_terminal() -> None:
+    _, store = opened(replace(ROOMY, num_blocks=512))  # all of them free
+    store.config = replace(ROOMY, num_blocks=812)
+    assert "100 used 200 evictable 512 free " in plain(_pool_line(store, 100, 56))
+    assert "100 used  200 evictable  512 free " in plain(_pool_line(store, 100, 80))
+
+
+@pytest.mark.parametrize("width", [58, 78])
+@pytest.mark.parametrize("make_view", [BatchView, RequestsView])
+def test_large_ids_of_requests_are_told_apart(make_view: Callable[[], View], width: int) -> None:
+    session, store = opened()
+    session.engine._next_id = 18_012  # pyright: ignore[reportAttributeAccessIssue,reportPrivateUsage]
+    session.engine.submit([1, 2, 3], SamplingParams(max_tokens=4))
+    text = shown(make_view(), store, width)
+    assert "#18012 " in text and " #0 " in text
+    assert all(cell_len(line) <= width for line in text.splitlines())
 
 
 def test_the_hint_follows_the_situation() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from minisgl_tui.engine.errors import UserError
 from minisgl_tui.engine.playback import Playback
 from minisgl_tui.engine.sampling import SamplingParams
 from minisgl_tui.engine.snapshot import Snapshot
@@ -14,6 +15,7 @@ from minisgl_tui.engine.state import EngineState
 from minisgl_tui.engine.trace import Header, Model, Piece, TraceWriter, new_header
 from minisgl_tui.engine.trace_file import Trace
 from minisgl_tui.tui.cli import main
+from minisgl_tui.tui.sources import recorded
 from minisgl_tui.tui.sources.recorded import RecordedCodec, RecordedSource
 from minisgl_tui.tui.store import Store
 
@@ -159,6 +161,26 @@ def test_characters_in_pieces_come_out_whole() -> None:
     assert codec.token(10) == "<end>"
     following = codec.detokenizer([4, 5, 0, 1])
     assert [following.feed(i) for i in (2, 3, 4, 5)] == ["", "😀", "", "é"]
+
+
+def test_texts_that_a_recording_lacks_are_spelled_by_its_models_tokenizer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Bytes:
+        def encode_within(self, text: str) -> list[int]:
+            return list(text.encode())
+
+        def piece(self, token: int) -> Piece:
+            return Piece(chr(token), bytes([token]))
+
+    header = Header(epoch="x", config=CONFIG, model=Model("m"), t0=0.0, clock=0.0)
+    codec = RecordedCodec(header, {97: Piece("a", b"a")})
+    with pytest.raises(UserError, match="its model's tokenizer is not here"):
+        codec.spelling().encode("ab")
+    assert codec.decode([97, 98]) == "a⟨98⟩"
+    monkeypatch.setattr(recorded, "tokenizer_of", lambda header: Bytes())
+    assert codec.spelling().encode("ab") == [97, 98]
+    assert codec.decode([97, 98]) == "ab"
 
 
 # --- dump ----------------------------------------------------------------------------------------

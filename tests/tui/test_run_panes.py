@@ -144,6 +144,10 @@ def test_a_preempted_request_shows_when_and_how_long_it_waited_again() -> None:
         session.engine.step()
     row = rows_of(shown(TimelineView(), store))[gone.req]
     assert row[at - 1] == "×"
+    store.select(Target("request", gone.req))
+    assert "preempted 1 time" in (text := shown(TimelineView(), store, 120))
+    assert "1 times" not in text
+    store.select(None)
     assert row[at:].strip() and set(row[at:].strip()) <= set("░»▓█×")
 
 
@@ -198,6 +202,21 @@ def test_the_selected_request_is_in_sight_however_long_ago_it_was() -> None:
     assert list(rows_of(shown(view, store, width=53))) == [4]
     store.select(None)
     assert "150" in shown(view, store, width=53)
+
+
+def test_a_number_of_a_step_is_whole_or_not_there() -> None:
+    session, store = opened(ROOMY, tokens=60)
+    while session.engine.step_count < 50:
+        session.engine.step()
+    view = TimelineView()
+    for room in range(8, 60):
+        shown(view, store, width=13 + room)
+        numbers = plain(view.header[0])[13:].split()
+        assert {int(number) % 10 for number in numbers} <= {0}
+    view.level = 3
+    for room in range(8, 30):
+        shown(view, store, width=13 + room)
+        assert set(plain(view.header[0])[13:].split()) <= {"0", "80", "160"}
 
 
 def test_what_comes_after_the_step_looked_at_is_faint() -> None:
@@ -390,6 +409,27 @@ async def test_enter_on_a_finding_goes_to_the_step_and_the_request_it_is_of() ->
         await it.press("9", "enter")  # on the summary, the first line that is no heading
         assert it.store.state.step == latest.step < 40
         assert it.store.selected == Target("request", latest.req)
+
+
+def test_what_is_later_than_the_step_looked_at_is_marked_and_not_counted() -> None:
+    session, store = opened(CONFIG, tokens=60)
+    while session.engine.has_work():
+        session.engine.step()
+    events, lints = EventsView(), LintsView()
+    steps = sorted(finding.step for finding in store.lints.findings())
+    assert "↑" not in shown(events, store) + shown(lints, store)
+    assert "later" not in events.subtitle + lints.subtitle
+    store.look_at(store.past.end_of_step(steps[-1] - 1))
+    lines = shown(events, store).splitlines()
+    here = next(i for i, line in enumerate(lines) if "↑" not in line)
+    assert 0 < here < len(lines) and all("↑" in line[:8] for line in lines[:here])
+    assert not any("↑" in line for line in lines[here:])
+    assert events.subtitle.endswith("· ↑ later than here")
+    assert f"↑ step {steps[-1]}" in shown(lints, store, width=200)
+    assert lints.subtitle.endswith("· ↑ later than here")
+    so_far = sum(step < steps[-1] for step in steps)
+    status = plain(status_lines(store, 100)[1])
+    assert status.endswith(f"⚠ {so_far} ") if so_far else "⚠" not in status
 
 
 # --- all of them ---------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from minisgl_tui.tui.selection import Target
 from minisgl_tui.tui.sources.base import Recording
 from minisgl_tui.tui.store import Store
 from minisgl_tui.tui.views.statistics import WINDOWS, StatisticsView
+from minisgl_tui.tui.views.status import step_summary
 from minisgl_tui.tui.views.timeline import TimelineView
 
 from .pilot import MEDIUM, NARROW, WIDE, running
@@ -126,7 +127,7 @@ def test_what_was_not_read_yet_and_what_is_forgotten_are_said_to_be(monkeypatch)
     session, store = two_bursts()
     replay = Store(ROOMY, INFO, session.codec, Recording("a.mtrace", store.past))
     replay.look_at(store.past.end)
-    assert "the recording is being read, as far as 0:-1" in figures(replay, MINUTE)
+    assert "the recording is being read, as far as 0:start by now" in figures(replay, MINUTE)
     assert "percentiles estimated" in figures(replay, ALL)
     for _ in range(40):
         session.engine.submit([7, 8, 9], SamplingParams(max_tokens=6))
@@ -203,6 +204,20 @@ def test_the_timeline_gives_the_times_of_the_selected_request_as_they_were_there
     )
     store.look_at(store.past.end_of_step(2))
     assert "#4:" not in shown(TimelineView(), store, 120)
+
+
+def test_estimated_times_are_marked_where_one_looks_at_them() -> None:
+    _, store = two_bursts()
+    store.select(Target("request", 4))
+    assert "~" not in figures(store, MINUTE) + step_summary(store) + shown(TimelineView(), store)
+    store.guesses_from = store.state.step
+    text = figures(store, MINUTE)
+    assert f"~ from step {store.state.step} on times are estimated" in text
+    assert "── times ~" in text and "── slowest ~" in text and "── step time ~" in text
+    assert " in ~" in step_summary(store)
+    assert "TTFT ~5.0 s" in shown(TimelineView(), store, 120)
+    store.look_at(store.past.end_of_step(store.state.step - 1))
+    assert "~" not in figures(store, MINUTE)
 
 
 async def test_the_figures_that_matter_most_are_in_sight_at_80_by_24() -> None:

@@ -53,6 +53,7 @@ async def test_t_shows_each_token_with_probability_alternatives_and_step(
         assert "60.0%" in row
         if size != TINY:
             assert "≥ " in row
+            assert " entropy " in on.text() and "entropy ≥ " in on.text()
             assert "the model gave it 60.0 %; greedy takes the likeliest" in on.text()
             assert f"token 0, position {on.store.state.requests[0].prompt_len}" in on.text()
             await on.press("j")

@@ -137,6 +137,16 @@ async def test_marks_lead_back_and_differences_are_shown() -> None:
         assert on.store.position == marked
         await on.press("apostrophe")
         assert on.store.follows
+        on.store.marks = {"é": marked}
+        await on.press("d")
+        assert "there is no mark 'mark'; marked is é" in on.toasts()
+
+
+async def test_before_the_first_event_is_called_the_start() -> None:
+    async with running(MEDIUM) as on:
+        await on.step(2)
+        await on.press(":", *"goto start", "enter")
+        assert "◂ 0:start of 2" in on.text() and ":-1" not in on.text()
 
 
 async def test_goto_takes_every_form_and_says_what_is_none() -> None:

@@ -156,9 +156,12 @@ def test_web_pages_and_other_names_of_this_machine_are_kept_out(
     assert status == 200 or "what the engine does is not shown" in reply.json()["error"]["message"]
 
 
-def test_a_server_that_is_only_to_be_watched_is_not_stopped(server: Watched) -> None:
+async def test_a_server_that_is_only_to_be_watched_is_not_stopped(server: Watched) -> None:
     reply = server.control("pause", "anna")
     assert reply.status_code == 403 and "--debug-control" in reply.json()["error"]["message"]
+    async with DebugServer(server.url) as asked:
+        with pytest.raises(UserError, match="does not let viewers stop it: this server can be"):
+            await asked.control({"op": "pause", "holder": "anna"})
 
 
 @pytest.mark.parametrize(

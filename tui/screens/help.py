@@ -54,7 +54,7 @@ _WORDS = (
     ("chunk i/n", "piece i of the n in which the prompt is computed, as far as can be told"),
     ("prefix hit", "the start of a prompt was in the tree, so its KV need not be computed"),
     ("hit, cached", "of a request: how many of its tokens that was; at the top: their share"),
-    ("used, cached", "at the top: blocks that requests hold; blocks that could be evicted"),
+    ("used, evictable", "at the top: blocks that requests hold; blocks that could be evicted"),
     ("node N", "a run of tokens in the tree; N is in the tree's first column of numbers"),
     ("hits", "how many admitted requests have found a node in the tree"),
     ("refs", "how many running requests hold a node; it cannot be evicted while any does"),

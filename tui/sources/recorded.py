@@ -7,6 +7,7 @@ they do on an engine. The texts of tokens are in the recording.
 import codecs
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ...engine.debugger import Debugger
 from ...engine.errors import UserError
@@ -19,6 +20,9 @@ from .base import Detokenizer, ModelInfo, Progress, Ready, Recording, Rejected, 
 from .debugged import Debugged
 from .reporter import Reporter
 
+if TYPE_CHECKING:
+    from ...engine.tokenizer import Tokenizer
+
 NO_TEXTS = "prompts and answers are redacted: ▒ is a token"
 
 _TAIL = 8  # tokens of a prompt that may hold the first bytes of a character
@@ -30,6 +34,7 @@ class RecordedCodec:
     any that is redacted ``▒``."""
 
     def __init__(self, header: Header, vocabulary: Mapping[int, Piece]) -> None:
+        self._header = header
         self._frame = header.chat
         self._drops_space = header.drops_first_space
         self._vocabulary = vocabulary
@@ -49,11 +54,30 @@ class RecordedCodec:
         return self._frame
 
     def spelling(self) -> Spelling:
-        return Spelling(self._vocabulary)
+        """By the recording, and by its model's tokenizer if that is here; which then gives the
+        texts of tokens that the recording does not hold, too."""
+        tokenizer = tokenizer_of(self._header)
+        if tokenizer is None:
+            return Spelling(self._vocabulary)
+        if self._vocabulary and not self._header.redacted:
+            self._unspelled = tokenizer.piece
+        return Spelling(self._vocabulary, tokenizer.encode_within)
 
     def raw(self, token_id: int) -> bytes:
         """The bytes that a token adds to a text."""
         return (self._vocabulary.get(token_id) or self._unspelled(token_id)).raw
+
+
+def tokenizer_of(header: Header) -> "Tokenizer | None":
+    """The tokenizer of a recording's model, None where it is not; loading it takes a second or
+    two."""
+    from ...engine.tokenizer import Tokenizer, has_tokenizer
+
+    path = Path(header.model.path)
+    if not header.model.path or not path.is_dir() or not has_tokenizer(path):
+        return None
+    tokenizer = Tokenizer(path)
+    return tokenizer if tokenizer.has_token_bytes else None
 
 
 def unspelled(token_id: int) -> Piece:

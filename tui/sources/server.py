@@ -94,7 +94,7 @@ class DebugServer:
         """Have the server do what a `Control` of those fields says."""
         with self._errors():
             response = await self._client.post(f"{self.url}/debug/control", json=body)
-        await self._check(response)
+        await self._check(response, "does not let viewers stop it")
         return msgspec.json.decode(response.content, type=Controlled)
 
     # --- errors ----------------------------------------------------------------------------------
@@ -134,7 +134,9 @@ class DebugServer:
             cause = cause.__cause__ or cause.__context__
         return f"cannot connect to {self.url}: {shortened(str(error))}"
 
-    async def _check(self, response: httpx2.Response) -> None:
+    async def _check(
+        self, response: httpx2.Response, forbidden: str = "does not let this viewer in"
+    ) -> None:
         """Raises `Refused` for an answer other than 200."""
         status = response.status_code
         if status == 200:
@@ -144,7 +146,7 @@ class DebugServer:
             wrong = "does not take this key" if self._has_key else "wants a key"
             words = f"{self.url} {wrong}: give the server's with --api-key or {API_KEY_VARIABLE}"
         elif status == 403:
-            words = f"{self.url} refuses: {said}"
+            words = f"{self.url} {forbidden}: {said}"
         elif status == 404:
             words = await self._not_found()
         elif response.is_redirect:

@@ -4,7 +4,7 @@ A view is asked for the lines that are visible and formats no others: a map of 1
 the screen's rows cost.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -156,12 +156,13 @@ class Table:
         return sum(self.widths[:count]) + len(self._gap) * count
 
 
-def wide_enough(columns: tuple[Column, ...], ids: Iterable[int]) -> tuple[Column, ...]:
-    """``columns`` with room in the first for each of ``ids``: a number that is cut is another."""
-    need = len(f"#{max(ids, default=0)}")
-    first, (title, short) = columns[0], columns[0].short
-    wider = first._replace(width=max(first.width, need), short=(title, max(short, need)))
-    return (wider, *columns[1:])
+def for_ids(columns: tuple[Column, ...], ids: Sequence[int]) -> tuple[Column, ...]:
+    """``columns``, the first with room for the largest of ``ids``."""
+    first, *rest = columns
+    least = len(f"#{max(ids, default=0)}")
+    title, short = first.short
+    wide = first._replace(width=max(first.width, least), short=(title, max(short, least)))
+    return (wide, *rest)
 
 
 @lru_cache(maxsize=256)

@@ -8,7 +8,7 @@ from ...engine.snapshot import RequestState, RowState
 from ..explain import why_deferred
 from ..store import Store
 from ..text import Line, bar, cell_len, clip, pad, plural
-from .base import Column, RequestLines, fit_table, glyph_of, heading, wide_enough
+from .base import Column, RequestLines, fit_table, for_ids, glyph_of, heading
 
 COLUMNS = (
     Column("req", 5, ("req", 4)),
@@ -47,7 +47,7 @@ class BatchView(RequestLines):
             self._headings[len(ids)] = f"waiting: {len(state.waiting)}"
             ids += [-1, *state.waiting]
         self.ids = ids
-        self._table = fit_table(wide_enough(COLUMNS, ids), width, 10)
+        self._table = fit_table(for_ids(COLUMNS, ids), width, 10)
         prefills = state.prefills
         self._prefill = sum(row.count for row in prefills)
         self._decode = len(self._rows) - len(prefills)

@@ -69,7 +69,8 @@ class EventsView(View):
             text = f"/ {self._filter.text} · {found}{where} · n N next, previous · esc shows all"
             self.header = [[(clip(text, width), "accent")]]
             count = found
-        self.subtitle = count
+        later = store.newest > self._here
+        self.subtitle = f"{count} · ↑ later than here" if later else count
 
     def _search(self, events: EveryEvent) -> bool:
         """Go on with the search; true if nothing is left to search."""
@@ -140,7 +141,7 @@ class EventsView(View):
         stopped = any(hit.stop.index == at.event for hit in self._stops.hits(at.step))
         line: Line = [
             (pad_left(str(at), 7), "bad" if stopped else "faint" if later else "dim"),
-            (STOP_GLYPH if stopped else " ", "bad"),
+            (STOP_GLYPH, "bad") if stopped else ("↑" if later else " ", "faint"),
             (f"{note.glyph} ", "faint" if later else note.style),
         ]
         room = self._width - 10

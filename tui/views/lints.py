@@ -1,7 +1,7 @@
 """The lints pane: what the run does badly, the worst first, in sentences that say what to try.
 
 The sentences are the lints' own (`engine/lints`), as is their order. They are about all that has
-been seen, whichever step is looked at, and say which step they are of.
+been seen, and say which step they are of; one of a step later than what is looked at is marked ↑.
 """
 
 from functools import lru_cache
@@ -24,7 +24,7 @@ class LintsView(View):
         self._places: list[Position | None] = []
 
     def update(self, store: Store, width: int, height: int) -> None:
-        lints = store.lints
+        lints, here = store.lints, store.state.step
         self._lines = []
         keys: list[Target | None] = []
         places: list[Position | None] = []
@@ -39,13 +39,15 @@ class LintsView(View):
             keys += [None, _target(findings[0])]
             places += [None, store.past.end_of_step(findings[0].step)]
             for finding in findings:
-                lines = _sentence(finding.sentence, _lead(finding), width)
+                lines = _sentence(finding.sentence, _lead(finding), width, finding.step > here)
                 self._lines += lines
                 keys += [_target(finding)] * len(lines)
                 places += [store.past.end_of_step(finding.step)] * len(lines)
         self.keys, self._places = keys, places
-        count = len(lints.findings())
-        self.subtitle = plural(count, "finding") if count else "nothing found"
+        found = lints.findings()
+        self.subtitle = plural(len(found), "finding") if found else "nothing found"
+        if any(finding.step > here for finding in found):
+            self.subtitle += " · ↑ later than here"
         if store.newest < store.past.end:
             self.subtitle += f" up to step {store.newest.step} of {store.last_step}"
         self.header = [] if keys else _nothing(store, width)
@@ -71,9 +73,10 @@ def _lead(finding: Finding) -> str:
 
 
 @lru_cache(maxsize=1024)
-def _sentence(sentence: str, lead: str, width: int) -> list[Line]:
+def _sentence(sentence: str, lead: str, width: int, later: bool) -> list[Line]:
     first, *rest = wrap(lead + sentence, width - 2)
-    lines: list[Line] = [[("  ", "text"), (lead, "dim"), (first[len(lead) :], "text")]]
+    mark = "↑ " if later else "  "
+    lines: list[Line] = [[(mark, "dim"), (lead, "dim"), (first[len(lead) :], "text")]]
     return [*lines, *([("  ", "text"), (part, "text")] for part in rest)]
 
 

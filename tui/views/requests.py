@@ -10,7 +10,7 @@ from ...engine.snapshot import RequestState
 from ..actions import key
 from ..store import Store
 from ..text import Line, clip, clip_left, plural, visible, wrap
-from .base import Column, RequestLines, fit_table, glyph_of, wide_enough
+from .base import Column, RequestLines, fit_table, for_ids, glyph_of
 
 STAY = 6.0  # seconds, as in tokio-console
 _FOLD = -2  # the id of the line of those that are folded away
@@ -40,7 +40,7 @@ class RequestsView(RequestLines):
         lately, earlier = self._ended(store)
         self._earlier = len(earlier)
         every = (*state.running, *state.waiting, *state.finished)
-        self._table = fit_table(wide_enough(COLUMNS, every), width, 20)
+        self._table = fit_table(for_ids(COLUMNS, every), width, 20)
         ids = [*state.running, *state.waiting, *lately]
         if earlier:
             ids += [_FOLD, *(earlier if self._all else ())]

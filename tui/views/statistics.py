@@ -62,6 +62,9 @@ class StatisticsView(View):
             return
         window = store.windows.window(state.stats, self._seconds)
         self.header = [self._choice(window)]
+        if store.guessed:
+            words = f"~ from step {store.guesses_from} on times are estimated, and with them rates"
+            self.header.append([(clip(words, width), "warn")])
         if window is None:
             self.header.append([(clip(_unknown(store), width), "warn")])
             return
@@ -187,8 +190,12 @@ class StatisticsView(View):
         self._row("prompts cached", hits, self._counted("hit"))
         total = state.config.num_blocks
         held = total - state.free - state.evictable
-        for label, blocks in (("held", held), ("cached", state.evictable), ("free", state.free)):
-            series = self._gauge(label) if label != "free" else None
+        for label, blocks, gauge in (
+            ("used", held, "held"),
+            ("evictable", state.evictable, "cached"),
+            ("free", state.free, ""),
+        ):
+            series = self._gauge(gauge) if gauge else None
             self._row(label, f"{blocks:,} of {total:,} blocks, {blocks / total:.0%}", series, total)
         evicted = plural(self._count("evicted"), "block")
         self._row("evicted", evicted, self._counted("evicted"))
@@ -235,7 +242,8 @@ class StatisticsView(View):
         self._lines.append(partial(self._row_line, label, value, series, most))
 
     def _title_line(self, text: str, columns: Sequence[str], chosen: int) -> Line:
-        line: Line = [(pad(f"── {text} ", self._label), "dim")]
+        title = f"── {text} {self._store.guessed}".rstrip()
+        line: Line = [(pad(f"{title} ", self._label), "dim")]
         for number, column in enumerate(columns):
             style = "accent" if number == chosen else "heading"
             line.append((pad_left(column, self._column), style))

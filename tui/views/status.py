@@ -3,6 +3,7 @@
 from collections import Counter
 
 from ...engine.debugger import Mode
+from ...engine.events import PHASES
 from ..actions import key
 from ..changes import kind_of
 from ..pace import SLOW_TICK
@@ -13,15 +14,9 @@ from ..text import Line, bar, cell_len, clip, plain, plural
 
 RATES: tuple[float | None, ...] = (0.5, 1, 2, 4, 8, 16, None)
 
-PARTS = (
-    "forward",
-    "schedule",
-    "prepare",
-    "sample",
-    "commit",
-    "ahead",
-)  # of a step, as they are listed
-SHORTEST = 8  # cells of the pool's bar, if it costs only the total
+# The phases of a step as they are listed: where room is short, the longest is there.
+PARTS = sorted(PHASES, key=lambda phase: phase != "forward")
+SHORTEST = 7  # cells of the pool's bar, if it costs only the total
 
 
 def rate_text(rate: float | None) -> str:
@@ -107,13 +102,13 @@ def _past(store: Store) -> Line:
 
 def _pool_line(store: Store, used: int, width: int) -> Line:
     state, total = store.state, store.config.num_blocks
-    cached = total - used - state.free
+    evictable = total - used - state.free
     hit = store.hit_rate
     numbers: Line = [
         (f" {used:,}", "held"),
         (" used  ", "dim"),
-        (f"{cached:,}", "evictable"),
-        (" cached  ", "dim"),
+        (f"{evictable:,}", "evictable"),
+        (" evictable  ", "dim"),
         (f"{state.free:,}", "text"),
         (" free", "dim"),
     ]
@@ -126,20 +121,26 @@ def _pool_line(store: Store, used: int, width: int) -> Line:
         ("–" if hit is None else f"{hit:.0f}%", "text"),
         (" ", "dim"),
     ]
-    findings = sum(len(lint.found) for lint in store.lints.lints)
+    findings = sum(finding.step <= state.step for finding in store.lints.findings())
     if findings:
         right[-1:] = [(f"  ⚠ {findings} ", "warn")]
+    if len(plain(numbers)) + len(plain(right)) + 2 > width:
+        numbers, right = _closer(numbers), _closer(right)
     # Room for the widest numbers, so that the bar keeps its length while they change.
     of = f" of {total:,}"
-    widest = 3 * len(f"{total:,}") + len("  used   cached   free")
+    widest = 3 * len(f"{total:,}") + len("  used   evictable   free")
     room = width - widest - len("run 999  wait 999  hit 100% ") - len(" kv  ") - 3
     if room - len(of) >= SHORTEST:
         numbers.append((of, "dim"))
         room -= len(of)
-    parts = ((used, "█", "held"), (cached, "▒", "evictable"), (state.free, "░", "faint"))
+    parts = ((used, "█", "held"), (evictable, "▒", "evictable"), (state.free, "░", "faint"))
     drawn = bar(parts, max(0, min(60, room)))
     left: Line = [(" kv ", "dim"), *drawn, *numbers] if drawn else numbers
     return spread(left, right, width)
+
+
+def _closer(line: Line) -> Line:
+    return [(text.replace("  ", " "), style) for text, style in line]
 
 
 def hint_line(store: Store, width: int) -> Line:
@@ -241,7 +242,7 @@ def step_summary(store: Store, width: int = 999) -> str:
     text = f"step {state.step}: {decodes} decode + {prefill} prefill tokens"
     if not state.timings or not store.past.ends_record(store.position):
         return text  # in mid-step the times are those of the step before
-    text += f" in {1e3 * state.step_seconds:.1f} ms"
+    text += f" in {store.guessed}{1e3 * state.step_seconds:.1f} ms"
     parts = [f"{k} {1e3 * state.timings[k]:.1f}" for k in PARTS if k in state.timings]
     while parts and cell_len(text) + cell_len(" · ".join(parts)) + 3 > width:
         parts.pop()

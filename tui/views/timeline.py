@@ -82,7 +82,7 @@ class TimelineView(View):
             column = self._left + i
             if column % 10 == 0:
                 text = str(column << self.level)
-                if i + len(text) <= self._room:  # part of a number would be another number
+                if i + len(text) <= self._room:  # else it would be cut, and another number
                     numbers[i : i + len(text)] = text
                 ticks[i] = "┴"
         here = (self._now >> self.level) - self._left
@@ -177,7 +177,7 @@ def _of_selected(store: Store, width: int) -> Line:
     if slow is None:
         return []
     words = [
-        f"{word} {duration(seconds)}"
+        f"{word} {store.guessed}{duration(seconds)}"
         for word, seconds in (
             ("queue", slow.queue),
             ("TTFT", slow.ttft),

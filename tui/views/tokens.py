@@ -21,7 +21,7 @@ COLUMNS = (
     Column("chosen at", 12, ("p", 8), right=False),
     Column("", 6, ("", 6)),
     Column("rank", 4, ("rank", 4)),
-    Column("bits", 10, ("bits", 6)),
+    Column("entropy", 10, ("entropy", 7)),
 )
 _BAR = "▏▎▍▌▋▊▉█"
 _ALTERNATIVES = 8  # of the token under the cursor, that are listed
@@ -199,7 +199,9 @@ class TokensView(View):
         lines: list[Line] = [[], [(lead, "strong"), (where, "dim")]]
         if found is None:
             return lines
-        lines.append([(clip(self._drawn(request, found), width), "text")])
+        bits, exact = entropy(found)
+        words = f"{self._drawn(request, found)} · entropy {'' if exact else '≥ '}{bits:.2f} bits"
+        lines += [[(part, "text")] for part in wrap(words, width)]
         listed = sorted({*found.top, (token, found.logprob)}, key=lambda pair: -pair[1])
         size = min(24, max(10, *(cell_len(self._text(t)) for t, _ in listed)))
         for t, value in listed[:_ALTERNATIVES]:
