@@ -113,7 +113,7 @@ async def test_a_server_that_wants_a_key(tokenizer: Tokenizer) -> None:
         ),
         (
             {"/debug/state": (403, json.dumps({"error": {"message": "not from there"}}), {})},
-            "{url} refuses: not from there",
+            "{url} does not let this viewer in: not from there",
         ),
     ],
 )
