@@ -10,17 +10,20 @@ from dataclasses import dataclass, field
 from threading import Lock
 
 import msgspec
+import torch
 
 from .config import EngineConfig
 from .engine import Engine
 from .errors import RequestRefused, UserError
 from .generation_config import default_params, eos_token_ids
 from .inputs import Prompt, as_conversations, as_params, as_prompts
+from .kernels.compiled import CompiledKernels
 from .loader import describe, open_checkpoint
 from .model_store import Progress, no_progress, resolve
 from .plan import TokenLogprobs
 from .policies import make_policies
 from .request import Request
+from .runner.attention.compiled import CompiledAttention
 from .runner.attention.registry import make_backend
 from .runner.device import resolve_device, resolve_dtype
 from .runner.grammars import Grammars
@@ -59,8 +62,9 @@ class LLM:
     model's context. ``model_impl`` is whose code computes it: ``native``, ``transformers`` or
     ``auto``, native where that can. ``cuda_graphs`` replays decode steps on CUDA where attention
     is ``auto``. ``overlap`` lets a GPU begin with a decode step while the results of the last
-    are handed on. ``skip_tokenizer`` serves a checkpoint without one: ids in, ids out.
-    ``progress`` is told about downloads, conversion and loading; what it raises comes out
+    are handed on. ``compile_kernels`` compiles kernels for this CPU, which takes a C++ compiler
+    and, the first time, some seconds. ``skip_tokenizer`` serves a checkpoint without one: ids in,
+    ids out. ``progress`` is told about downloads, conversion and loading; what it raises comes out
     unchanged. Raises UserError for whatever cannot be used.
 
     ``default_params`` are the sampling parameters of calls that give none: those that the model's
@@ -90,6 +94,7 @@ class LLM:
         model_impl: str = "auto",
         cuda_graphs: bool = True,
         overlap: bool = False,
+        compile_kernels: bool = False,
         seed: int = 0,
         skip_tokenizer: bool = False,
         progress: Progress | None = None,
@@ -109,6 +114,11 @@ class LLM:
                 "tokens of this one; leave it out"
             )
         torch_dtype = resolve_dtype(dtype, torch_device)
+        if compile_kernels and (torch_device.type, torch_dtype) != ("cpu", torch.bfloat16):
+            given = f"{str(torch_dtype).removeprefix('torch.')} on {torch_device}"
+            raise UserError(
+                f"--compile is for bfloat16 on a CPU, and this is {given}; leave it out"
+            )
         backend = make_backend(attention, torch_device)
         settings = EngineConfig(
             block_size=block_size,
@@ -123,6 +133,7 @@ class LLM:
             seed=seed,
         )
         make_policies(settings)
+        kernels = CompiledKernels(progress) if compile_kernels else None
         path = resolve(model, progress)
         checkpoint = open_checkpoint(path, model_impl)
         if max_model_len is not None and max_model_len > checkpoint.max_context:
@@ -171,7 +182,9 @@ class LLM:
             device=torch_device,
         )
         self.model_info = describe(model, path, checkpoint, decoder)
-        decoder.pack()
+        decoder.pack(kernels)
+        if kernels and attention == "auto" and kernels.attends(checkpoint.attention):
+            backend = CompiledAttention(kernels)
         graphs = None
         if torch_device.type == "cuda" and cuda_graphs and attention == "auto":
             graphs = DecodeGraphs(decoder, cache, CudaRecorder())

@@ -62,6 +62,13 @@ def add_engine_flags(parser: argparse.ArgumentParser) -> None:
         default=None,
         help="begin with a decode step while the results of the last are handed on; for GPUs",
     )
+    flags.add_argument(
+        "--compile",
+        dest="compile_kernels",
+        action="store_true",
+        default=None,
+        help="faster kernels, compiled for this CPU once; for bfloat16, takes a C++ compiler",
+    )
     flags.add_argument("--seed", type=int, metavar="N", help="of sampling (default: 0)")
 
 
@@ -127,6 +134,7 @@ ENGINE_FLAGS = (
     "model_impl",
     "cuda_graphs",
     "overlap",
+    "compile_kernels",
     "seed",
 )
 

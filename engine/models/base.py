@@ -57,6 +57,41 @@ class AttentionSpec:
         return self.num_heads // self.num_kv_heads
 
 
+class Kernels(Protocol):
+    """Arithmetic of a decoder in place of PyTorch's own operators."""
+
+    def packs(self, weight: Tensor) -> bool:
+        """Whether ``linear`` can be had for ``weight``."""
+        ...
+
+    def pack(self, weight: Tensor) -> Tensor:
+        """``weight [outputs, inputs]`` in a layout that only ``linear`` knows."""
+        ...
+
+    def linear(
+        self,
+        x: Tensor,
+        packed: Tensor,
+        outputs: int,
+        bias: Tensor | None = None,
+        residual: Tensor | None = None,
+    ) -> Tensor:
+        """``x [..., inputs] @ weight.T + bias + residual``: ``[..., outputs]``."""
+        ...
+
+    def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        """``x / rms(x) * weight`` over the last dimension."""
+        ...
+
+    def rotate(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """As ``decoder.rotate``."""
+        ...
+
+    def silu_and_mul(self, gate_up: Tensor) -> Tensor:
+        """``silu(gate) * up`` of ``gate_up [..., 2 * inner]``: ``[..., inner]``."""
+        ...
+
+
 class CausalLM(Protocol):
     """A model with its weights."""
 
@@ -77,9 +112,9 @@ class CausalLM(Protocol):
 
     def parameters(self) -> Iterator[torch.nn.Parameter]: ...
 
-    def pack(self) -> None:
-        """Let the weights be rearranged for the processor, where that pays. They cannot be read
-        then."""
+    def pack(self, kernels: Kernels | None = None) -> None:
+        """Let the weights be rearranged for the processor, where that pays, or for ``kernels``.
+        They cannot be read then."""
         ...
 
 

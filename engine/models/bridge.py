@@ -19,7 +19,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from ..errors import UserError
-from .base import Attend, AttentionSpec, Scoring
+from .base import Attend, AttentionSpec, Kernels, Scoring
 from .examine import examine, read_model, refused
 from .files import Stored, read_json, survey
 from .linear import adapt_foreign_linears
@@ -101,7 +101,7 @@ class BridgedModel:
         return self.model.parameters()
 
     @torch.inference_mode()
-    def pack(self) -> None:
+    def pack(self, kernels: Kernels | None = None) -> None:
         """As the native decoder, for the layers whose weights only they read."""
 
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -110,7 +110,7 @@ class BridgedModel:
 
         tokens = torch.arange(_TRIED_TOKENS, device=self.model.device)
         adapt_foreign_linears(
-            self.model, lambda: self(tokens, tokens, attend, tokens[-1:]).tolist()
+            self.model, lambda: self(tokens, tokens, attend, tokens[-1:]).tolist(), kernels
         )
 
 

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .base import Attend, Scoring
+from .base import Attend, Kernels, Scoring
 from .config import ModelConfig
-from .linear import Layouts, Linear, adapt_linears, packs
+from .linear import Layout, Linear, adapt_linears, layout_of_shared
 from .moe import Experts
 from .rope import inverse_frequencies
 
@@ -21,6 +21,8 @@ _SIGNS = torch.tensor([[1.0], [-1.0]], dtype=torch.bfloat16, device="cpu")
 class RMSNorm(nn.Module):
     """``x / rms(x) * weight`` over the last dimension, computed in float32."""
 
+    kernels: Kernels | None = None
+
     def __init__(self, size: int, eps: float) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(size), requires_grad=False)
@@ -28,6 +30,8 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         weight = self.weight
+        if self.kernels is not None:
+            return self.kernels.rms_norm(x, weight, self.eps)
         if x.shape[0] == 1 and x.dtype == torch.bfloat16 and x.device.type == "cpu":
             # Eight small kernels there, but layer norm is one, and the same where the mean is 0.
             pair = x.unsqueeze(-2) * _SIGNS
@@ -46,6 +50,8 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 class Attention(nn.Module):
     """Projections, optional q/k norm and rotary embedding around the attention callable."""
 
+    kernels: Kernels | None = None
+
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
         self.layer, self.rotary = layer, config.rotary[layer]
@@ -57,21 +63,26 @@ class Attention(nn.Module):
         self.q_norm = RMSNorm(self.head_dim, config.rms_norm_eps) if config.qk_norm else None
         self.k_norm = RMSNorm(self.head_dim, config.rms_norm_eps) if config.qk_norm else None
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
+    def forward(
+        self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend, residual: Tensor
+    ) -> Tensor:
+        """``residual`` plus what attention adds."""
         qkv = self.qkv_proj(x).view(x.shape[0], -1, self.head_dim)
         qk, v = qkv.split_with_sizes((self.heads + self.kv_heads, self.kv_heads), dim=1)
         if self.q_norm is not None and self.k_norm is not None:
             q, k = qk.split((self.heads, self.kv_heads), dim=1)
             qk = torch.cat((self.q_norm(q), self.k_norm(k)), dim=1)
         if self.rotary:
-            qk = rotate(qk, cos, sin)
+            qk = self.kernels.rotate(qk, cos, sin) if self.kernels else rotate(qk, cos, sin)
         q, k = qk.split_with_sizes((self.heads, self.kv_heads), dim=1)
         out = attend(self.layer, q, k, v)
-        return self.o_proj(out.reshape(x.shape[0], -1))
+        return self.o_proj(out.reshape(x.shape[0], -1), residual)
 
 
 class MLP(nn.Module):
     """``down(silu(gate(x)) * up(x))`` with gate and up in one matrix."""
+
+    kernels: Kernels | None = None
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -79,9 +90,12 @@ class MLP(nn.Module):
         self.gate_up_proj = Linear(size, 2 * inner, config.mlp_bias)
         self.down_proj = Linear(inner, size, config.mlp_bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        gate, up = self.gate_up_proj(x).chunk(2, dim=-1)
-        return self.down_proj(F.silu(gate).mul_(up))
+    def forward(self, x: Tensor, residual: Tensor) -> Tensor:
+        gate_up = self.gate_up_proj(x)
+        if self.kernels is not None:
+            return self.down_proj(self.kernels.silu_and_mul(gate_up), residual)
+        gate, up = gate_up.chunk(2, dim=-1)
+        return self.down_proj(F.silu(gate).mul_(up), residual)
 
 
 class Layer(nn.Module):
@@ -99,8 +113,8 @@ class Layer(nn.Module):
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
-        x = x + self.self_attn(self.input_layernorm(x), cos, sin, attend)
-        return x + self.mlp(self.post_attention_layernorm(x))
+        x = self.self_attn(self.input_layernorm(x), cos, sin, attend, x)
+        return self.mlp(self.post_attention_layernorm(x), x)
 
 
 class Decoder(nn.Module):
@@ -122,7 +136,7 @@ class Decoder(nn.Module):
         self.lm_head = (
             None if config.tied_embeddings else Linear(config.hidden_size, config.vocab_size, False)
         )
-        self.tied_head: Layouts | None = None
+        self.tied_head: Layout | None = None
         # Not a buffer: it stays float32 whatever the weights are, and no checkpoint holds it.
         self.inverse_frequencies = inverse_frequencies(config.rope, config.head_dim)
 
@@ -146,12 +160,15 @@ class Decoder(nn.Module):
             scoring.feed(x[scoring.rows], lambda part: self._head(self.norm(part)))
         return self._head(self.norm(x[sample_rows])).float()
 
-    def pack(self) -> None:
-        """Let the weights be rearranged for the processor, where that pays. They cannot be read
-        then."""
-        adapt_linears(self)
-        if self.lm_head is None and packs(self.embed_tokens):
-            self.tied_head = Layouts(self.embed_tokens, shared=True)
+    def pack(self, kernels: Kernels | None = None) -> None:
+        """Let the weights be rearranged for the processor, where that pays, or for ``kernels``.
+        They cannot be read then."""
+        adapt_linears(self, kernels)
+        if self.lm_head is None:
+            self.tied_head = layout_of_shared(self.embed_tokens, kernels)
+        for module in self.modules():
+            if isinstance(module, RMSNorm | Attention | MLP):
+                module.kernels = kernels
 
     def _head(self, x: Tensor) -> Tensor:
         if self.lm_head is not None:

@@ -6,7 +6,7 @@ rearranged ("packed") weights make a product of a few rows up to 1.7 times as fa
 step of a single stream, PyTorch's own kernel reads the weight as it is, in 4/5 of the time.
 
 The operators that pack are not public API: they are called in this file only, and where they are
-missing or wrong the plain product is used.
+missing or wrong the plain product is used. Compiled kernels have a layout of their own.
 """
 
 import os
@@ -14,10 +14,13 @@ from collections import Counter
 from collections.abc import Callable
 from functools import cache, partial
 from itertools import chain
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from .base import Kernels
 
 # A kernel is made for each number of rows and kept: 1,024 by oneDNN, as many again by PyTorch's
 # layer above it, half a gigabyte in a server that has met them all. The second cache saves no time,
@@ -30,6 +33,16 @@ MANY_ROWS = 64  # from here on either layout will do
 _AT_ONCE = 4  # weights that are rearranged in one step
 
 
+class Layout(Protocol):
+    """A weight that is kept in a layout of its own."""
+
+    def multiply(
+        self, input: Tensor, bias: Tensor | None = None, residual: Tensor | None = None
+    ) -> Tensor:
+        """``input [..., inputs] @ weight.T + bias + residual``: ``[..., outputs]``."""
+        ...
+
+
 class Linear(nn.Module):
     """``x @ weight.T + bias``; the parameters are filled by the weight loader."""
 
@@ -37,12 +50,13 @@ class Linear(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(outputs, inputs), requires_grad=False)
         self.bias = nn.Parameter(torch.empty(outputs), requires_grad=False) if bias else None
-        self.layouts: Layouts | None = None
+        self.layout: Layout | None = None
 
-    def forward(self, x: Tensor) -> Tensor:
-        if self.layouts is None:
-            return F.linear(x, self.weight, self.bias)
-        return self.layouts.multiply(x, self.bias)
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        """``residual`` is added to the product."""
+        if self.layout is not None:
+            return self.layout.multiply(x, self.bias, residual)
+        return _added(residual, F.linear(x, self.weight, self.bias))
 
 
 class Layouts:
@@ -58,8 +72,12 @@ class Layouts:
         self.patience, self.shared = patience, shared
         self._misfits = 0
 
-    def multiply(self, input: Tensor, bias: Tensor | None = None) -> Tensor:
-        """``input [..., inputs] @ weight.T + bias``: ``[..., outputs]``."""
+    def multiply(
+        self, input: Tensor, bias: Tensor | None = None, residual: Tensor | None = None
+    ) -> Tensor:
+        return _added(residual, self._multiply(input, bias))
+
+    def _multiply(self, input: Tensor, bias: Tensor | None) -> Tensor:
         rows = input.shape[:-1].numel()
         if not self.shared:
             self._adapt(rows)
@@ -85,16 +103,42 @@ class Layouts:
             self.plain, self.packed = self.packed.to_dense(), None
 
 
-def adapt_linears(model: nn.Module) -> None:
+class Panels:
+    """A weight in the layout of compiled kernels."""
+
+    def __init__(self, weight: Tensor, kernels: Kernels) -> None:
+        self._kernels, self._outputs = kernels, len(weight)
+        self._packed = kernels.pack(weight)
+
+    def multiply(
+        self, input: Tensor, bias: Tensor | None = None, residual: Tensor | None = None
+    ) -> Tensor:
+        return self._kernels.linear(input, self._packed, self._outputs, bias, residual)
+
+
+def _added(residual: Tensor | None, product: Tensor) -> Tensor:
+    return product if residual is None else residual + product
+
+
+def adapt_linears(model: nn.Module, kernels: Kernels | None = None) -> None:
     """Let the ``Linear`` layers of ``model`` rearrange their weights, where that pays; these cannot
     be read then."""
-    layers = [m for m in model.modules() if isinstance(m, Linear) and packs(m.weight)]
+    layers = [m for m in model.modules() if isinstance(m, Linear) and packs(m.weight, kernels)]
     for index, layer in enumerate(layers):
-        layer.layouts = _layouts(layer.weight, index)
+        layer.layout = _layout(layer.weight, index, kernels)
         layer.register_parameter("weight", None)
 
 
-def adapt_foreign_linears(model: nn.Module, run: Callable[[], object]) -> None:
+def layout_of_shared(weight: Tensor, kernels: Kernels | None = None) -> Layout | None:
+    """Of a weight that somebody else reads as it is, too; None where rearranging does not pay."""
+    if not packs(weight, kernels):
+        return None
+    return Panels(weight, kernels) if kernels else Layouts(weight, shared=True)
+
+
+def adapt_foreign_linears(
+    model: nn.Module, run: Callable[[], object], kernels: Kernels | None = None
+) -> None:
     """The same for the ``nn.Linear`` layers of somebody else's ``model``.
 
     That is right only where nobody but the layer reads its weight. Weights that modules share are
@@ -106,12 +150,14 @@ def adapt_foreign_linears(model: nn.Module, run: Callable[[], object]) -> None:
     layers = [
         module
         for module in model.modules()
-        if type(module) is nn.Linear and holders[id(module.weight)] == 1 and packs(module.weight)
+        if type(module) is nn.Linear
+        and holders[id(module.weight)] == 1
+        and packs(module.weight, kernels)
     ]
     weights = [layer.weight for layer in layers]
     for index, (layer, weight) in enumerate(zip(layers, weights, strict=True)):
         layer.weight = nn.Parameter(weight.to("meta"), requires_grad=False)  # still has its shape
-        layer.forward = partial(_layouts(weight, index).multiply, bias=layer.bias)
+        layer.forward = partial(_layout(weight, index, kernels).multiply, bias=layer.bias)
     try:
         run()
     except Exception:  # whatever a model's own code raises
@@ -120,13 +166,17 @@ def adapt_foreign_linears(model: nn.Module, run: Callable[[], object]) -> None:
             del layer.forward
 
 
-def _layouts(weight: Tensor, index: int) -> Layouts:
+def _layout(weight: Tensor, index: int, kernels: Kernels | None) -> Layout:
     """Of the weight ``index`` of a model: they are not all rearranged in the same step."""
+    if kernels is not None:
+        return Panels(weight, kernels)
     return Layouts(weight, patience=PATIENCE + index // _AT_ONCE)
 
 
-def packs(weight: Tensor) -> bool:
+def packs(weight: Tensor, kernels: Kernels | None = None) -> bool:
     """Whether products with ``weight`` gain from packing it, and can be trusted here."""
+    if kernels is not None:
+        return kernels.packs(weight)
     is_candidate = weight.device.type == "cpu" and weight.dtype == torch.bfloat16
     return is_candidate and _packing_works()
 

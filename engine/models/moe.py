@@ -31,7 +31,7 @@ class Experts(nn.Module):
         self.gate_up_proj = empty(count, 2 * inner, hidden_size)
         self.down_proj = empty(count, hidden_size, inner)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, residual: Tensor) -> Tensor:
         weights, chosen = self.route(x)
         chosen = chosen.flatten()
         order = chosen.argsort(stable=True)
@@ -41,7 +41,8 @@ class Experts(nn.Module):
         out = torch.empty_like(sorted_out)
         out[order] = sorted_out
         # Summed in each token's own order, so that its company in the batch changes nothing.
-        return torch.einsum("nkh,nk->nh", out.view(len(x), self.top_k, -1), weights.to(x.dtype))
+        parts = out.view(len(x), self.top_k, -1)
+        return residual + torch.einsum("nkh,nk->nh", parts, weights.to(x.dtype))
 
     def route(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Weights float32 and indices int64, each ``[N, top_k]``, of the experts of each token."""

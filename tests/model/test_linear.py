@@ -35,8 +35,8 @@ def adapting(dtype: torch.dtype = torch.bfloat16, bias: bool = True) -> Linear:
 
 
 def layouts(made: Linear) -> Layouts:
-    assert made.layouts is not None and made.weight is None
-    return made.layouts
+    assert isinstance(made.layout, Layouts) and made.weight is None
+    return made.layout
 
 
 def use(made: Linear, rows: int, times: int) -> None:
@@ -107,12 +107,12 @@ def test_one_row_leaves_the_switch_of_onednn_as_it_was():
 
 
 def test_this_build_of_pytorch_packs():
-    assert adapting().layouts is not None
+    assert adapting().layout is not None
 
 
 def test_float32_stays_as_it_is():
     made = adapting(torch.float32)
-    assert made.layouts is None and made.weight is not None
+    assert made.layout is None and made.weight is not None
 
 
 def missing(*args: Any) -> torch.Tensor:
@@ -140,7 +140,7 @@ def test_where_packing_is_missing_or_wrong_the_plain_product_is_used(
     x = torch.randn(3, 64).bfloat16()
     before = made(x)
     linear.adapt_linears(made)
-    assert made.layouts is None
+    assert made.layout is None
     assert torch.equal(made(x), before)
 
 

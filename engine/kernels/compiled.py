@@ -1,0 +1,81 @@
+"""The operators of `cpu.cpp` as Python sees them.
+
+In bfloat16 alone. Each row of a result is computed from its own inputs in an order that no other
+row changes: a token has the same logits, to the last bit, in whatever company it is computed.
+"""
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor
+
+from ..models.base import AttentionSpec
+from .build import load
+
+
+class CompiledKernels:
+    """A `Kernels` for CPUs; UserError where it cannot be had."""
+
+    def __init__(self, progress: Callable[[str, float | None], None]) -> None:
+        load(progress)
+        ops = torch.ops.minisgl_tui
+        # Overloads, found once: a step calls some hundreds.
+        self._linear = ops.linear.default
+        self._rms_norm = ops.rms_norm.default
+        self._rotate = ops.rotate.default
+        self._silu_and_mul = ops.silu_and_mul.default
+        self._attend = ops.attend.default
+        self._pack = ops.pack.default
+
+    @staticmethod
+    def packs(weight: Tensor) -> bool:
+        """The processor multiplies pairs."""
+        return weight.dtype == torch.bfloat16 and weight.dim() == 2 and weight.shape[1] % 2 == 0
+
+    def pack(self, weight: Tensor) -> Tensor:
+        return self._pack(weight.detach())
+
+    def linear(
+        self,
+        x: Tensor,
+        packed: Tensor,
+        outputs: int,
+        bias: Tensor | None = None,
+        residual: Tensor | None = None,
+    ) -> Tensor:
+        return self._linear(x, packed, outputs, bias, residual)
+
+    def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        return self._rms_norm(x, weight, eps)
+
+    def rotate(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        return self._rotate(x, cos, sin)
+
+    def silu_and_mul(self, gate_up: Tensor) -> Tensor:
+        return self._silu_and_mul(gate_up)
+
+    @staticmethod
+    def attends(layers: Iterable[AttentionSpec]) -> bool:
+        """Whether heads are of a size that fills registers, in all of ``layers``."""
+        return all(spec.head_dim % 32 == 0 and spec.value_dim % 16 == 0 for spec in layers)
+
+    def attend(
+        self,
+        spec: AttentionSpec,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        slots: Tensor,
+        rows: Tensor,
+        tables: Tensor,
+    ) -> Tensor:
+        """Store ``k [N, kv_heads, D]`` and ``v [N, kv_heads, Dv]`` in ``slots [N]`` of a layer's
+        ``keys`` and ``values``, then attend: ``[N, heads, Dv]``.
+
+        ``rows [R, 3]`` int64: the packed index of a row's first query, how many it has, and the
+        length of its context, which lies in the blocks ``tables [R, longest]`` int64.
+        """
+        window, softcap = spec.window or 0, spec.softcap or 0.0
+        return self._attend(q, k, v, keys, values, slots, rows, tables, spec.scale, window, softcap)

@@ -1,0 +1,548 @@
+// The arithmetic of a decoder in bfloat16 on processors with AVX512-BF16: products with weights,
+// norms, rotary embedding, gating, and attention that reads keys and values from their blocks.
+//
+// The processor multiplies pairs: one instruction adds a[2i] * b[2i] + a[2i+1] * b[2i+1] to each of
+// 16 float32 lanes. So the right-hand side of every product here, weights as well as keys and
+// values, lies as [inner / 2, columns] of pairs, and `multiply` is the one place that computes.
+// Sums are float32; a result is rounded once, when it is stored.
+
+#include <ATen/Functions.h>
+#include <ATen/Parallel.h>
+#include <immintrin.h>
+#include <torch/library.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstring>
+#include <optional>
+#include <vector>
+
+namespace {
+
+using at::Tensor;
+using std::optional;
+using half = uint16_t;  // the bits of a bfloat16
+using pair = uint32_t;
+
+constexpr int LANES = 16;
+constexpr int PANEL = 3;             // vectors of columns of a weight that lie together
+constexpr int PANEL_ROWS = 8;        // rows that are multiplied with them at once: 24 registers
+constexpr int COLUMNS = PANEL * LANES;
+constexpr int64_t ROWS_AT_ONCE = 256;  // whose inputs stay in the cache of a core
+constexpr int64_t AHEAD = 1536;        // bytes of a weight that are fetched ahead
+constexpr int64_t ELEMENTS = 1 << 14;  // from here on another thread is worth waking
+
+const half* read(const Tensor& tensor) {
+  return reinterpret_cast<const half*>(tensor.const_data_ptr());
+}
+
+half* write(const Tensor& tensor) { return reinterpret_cast<half*>(tensor.data_ptr()); }
+
+void check(const Tensor& tensor, const char* name) {
+  TORCH_CHECK(tensor.scalar_type() == at::kBFloat16, name, " is ", tensor.scalar_type(),
+              ", not bfloat16");
+}
+
+
+__m512 load(const half* from, __mmask16 lanes) {
+  __m512i wide = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(lanes, from));
+  return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
+}
+
+void store(half* to, __m512 values) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), (__m256i)_mm512_cvtneps_pbh(values));
+}
+
+void store(half* to, __m512 values, __mmask16 lanes) {
+  _mm256_mask_storeu_epi16(to, lanes, (__m256i)_mm512_cvtneps_pbh(values));
+}
+
+__mmask16 first_lanes(int64_t count) {
+  return count >= LANES ? 0xffff : count <= 0 ? 0 : (1u << count) - 1;
+}
+
+// e^x to float32's last bit or two: 2^n times a polynomial on [-0.5, 0.5] octaves (Cody and Waite
+// 1980, coefficients as in Cephes).
+__m512 exponential(__m512 x) {
+  x = _mm512_max_ps(_mm512_min_ps(x, _mm512_set1_ps(88.f)), _mm512_set1_ps(-104.f));
+  __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504f)), 0);
+  __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375f), x);
+  r = _mm512_fnmadd_ps(n, _mm512_set1_ps(-2.12194440e-4f), r);
+  __m512 p = _mm512_set1_ps(1.9875691500e-4f);
+  for (float c : {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f, 0.5f})
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(c));
+  p = _mm512_add_ps(_mm512_fmadd_ps(_mm512_mul_ps(p, r), r, r), _mm512_set1_ps(1.f));
+  return _mm512_scalef_ps(p, n);
+}
+
+// sums[m][v] += x[m, :] @ w[:, 16 v ...] for M rows of `inner` pairs and V vectors of columns.
+template <int M, int V>
+inline __attribute__((always_inline)) void multiply(const half* x, int64_t row, const pair* w,
+                                                    int64_t columns, int64_t inner,
+                                                    __m512 (&sums)[M][V]) {
+  for (int64_t i = 0; i < inner; i++) {
+    const pair* line = w + i * columns;
+    __m512bh right[V];
+    for (int v = 0; v < V; v++) {
+      right[v] = (__m512bh)_mm512_loadu_si512(line + v * LANES);
+      _mm_prefetch(reinterpret_cast<const char*>(line + v * LANES) + AHEAD, _MM_HINT_T0);
+    }
+    for (int m = 0; m < M; m++) {
+      int two;
+      std::memcpy(&two, x + m * row + 2 * i, sizeof two);
+      __m512bh left = (__m512bh)_mm512_set1_epi32(two);
+      for (int v = 0; v < V; v++) sums[m][v] = _mm512_dpbf16_ps(sums[m][v], left, right[v]);
+    }
+  }
+}
+
+// Calls `f` with the number of rows, at most MOST, as a constant.
+template <int MOST, typename F>
+inline void with_rows(int64_t rows, const F& f) {
+  if constexpr (MOST == 1) {
+    f(std::integral_constant<int, 1>{});
+  } else if (rows >= MOST) {
+    f(std::integral_constant<int, MOST>{});
+  } else {
+    with_rows<MOST - 1>(rows, f);
+  }
+}
+
+// --- products with weights ----------------------------------------------------------------------
+
+// `weight [outputs, inputs]`, its inputs even, as panels `[outputs / 48, inputs / 2, 48, 2]`.
+Tensor pack(const Tensor& weight) {
+  check(weight, "weight");
+  TORCH_CHECK(weight.dim() == 2 && weight.size(1) % 2 == 0, "cannot pack ", weight.sizes());
+  const Tensor plain = weight.contiguous();
+  const int64_t outputs = plain.size(0), inner = plain.size(1) / 2;
+  const int64_t panels = (outputs + COLUMNS - 1) / COLUMNS;
+  Tensor packed = at::empty({panels, inner, COLUMNS, 2}, plain.options());
+  const pair* from = reinterpret_cast<const pair*>(read(plain));
+  pair* to = reinterpret_cast<pair*>(write(packed));
+  at::parallel_for(0, panels, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t panel = begin; panel < end; panel++)
+      for (int64_t i = 0; i < inner; i++)
+        for (int64_t c = 0; c < COLUMNS; c++) {
+          const int64_t output = panel * COLUMNS + c;
+          to[(panel * inner + i) * COLUMNS + c] = output < outputs ? from[output * inner + i] : 0;
+        }
+  });
+  return packed;
+}
+
+// `x [..., inputs] @ weight.T + bias + residual`, `[..., outputs]`.
+Tensor linear(const Tensor& x, const Tensor& packed, int64_t outputs, const optional<Tensor>& bias,
+              const optional<Tensor>& residual) {
+  check(x, "x");
+  const int64_t panels = packed.size(0), inner = packed.size(1), inputs = 2 * inner;
+  TORCH_CHECK(x.size(-1) == inputs, "x has ", x.size(-1), " inputs, the weight ", inputs);
+  const Tensor left = x.contiguous();
+  auto shape = left.sizes().vec();
+  shape.back() = outputs;
+  Tensor out = at::empty(shape, left.options());
+  const int64_t rows = inputs ? left.numel() / inputs : 0;
+  const Tensor added = residual ? residual->contiguous() : Tensor();
+  const Tensor shifted = bias ? bias->contiguous() : Tensor();
+  if (residual) check(added, "residual");
+  if (bias) check(shifted, "bias");
+  TORCH_CHECK(!residual || added.sizes() == out.sizes(), "residual is ", residual->sizes());
+  TORCH_CHECK(!bias || shifted.numel() == outputs, "bias is ", bias->sizes());
+  const half *xs = read(left), *adds = residual ? read(added) : nullptr;
+  const half* shifts = bias ? read(shifted) : nullptr;
+  const pair* ws = reinterpret_cast<const pair*>(read(packed));
+  half* to = write(out);
+
+  auto tile = [&](int64_t row, int64_t count, int64_t panel) {
+    with_rows<PANEL_ROWS>(count, [&](auto constant) {
+      constexpr int M = constant;
+      __m512 sums[M][PANEL] = {};
+      multiply<M, PANEL>(xs + row * inputs, inputs, ws + panel * inner * COLUMNS, COLUMNS, inner,
+                         sums);
+      for (int v = 0; v < PANEL; v++) {
+        const int64_t column = panel * COLUMNS + v * LANES;
+        const __mmask16 lanes = first_lanes(outputs - column);
+        if (!lanes) break;
+        for (int m = 0; m < M; m++) {
+          const int64_t place = (row + m) * outputs + column;
+          __m512 sum = sums[m][v];
+          if (shifts) sum = _mm512_add_ps(sum, load(shifts + column, lanes));
+          if (adds) sum = _mm512_add_ps(sum, load(adds + place, lanes));
+          store(to + place, sum, lanes);
+        }
+      }
+    });
+  };
+  // A task is a few panels and some rows: panels stay in the cache while the rows pass by.
+  const int64_t together = rows > 64 ? 2 : 1;
+  const int64_t groups = (panels + together - 1) / together;
+  const int64_t chunks = (rows + ROWS_AT_ONCE - 1) / ROWS_AT_ONCE;
+  at::parallel_for(0, groups * chunks, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t task = begin; task < end; task++) {
+      const int64_t first = task / groups * ROWS_AT_ONCE, from = task % groups * together;
+      const int64_t last = std::min(rows, first + ROWS_AT_ONCE);
+      for (int64_t row = first; row < last; row += PANEL_ROWS)
+        for (int64_t panel = from; panel < std::min(panels, from + together); panel++)
+          tile(row, last - row, panel);
+    }
+  });
+  return out;
+}
+
+// --- between the products -----------------------------------------------------------------------
+
+// `x / rms(x) * weight` over the last dimension.
+Tensor rms_norm(const Tensor& x, const Tensor& weight, double eps) {
+  check(x, "x");
+  check(weight, "weight");
+  const Tensor in = x.contiguous();
+  const int64_t size = in.size(-1), rows = size ? in.numel() / size : 0;
+  TORCH_CHECK(weight.numel() == size && weight.is_contiguous(), "weight is ", weight.sizes());
+  Tensor out = at::empty_like(in);
+  const half *from = read(in), *scales = read(weight);
+  half* to = write(out);
+  at::parallel_for(0, rows, std::max<int64_t>(1, ELEMENTS / std::max<int64_t>(size, 1)),
+                   [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; row++) {
+      const half* line = from + row * size;
+      __m512 squares = _mm512_setzero_ps();
+      for (int64_t i = 0; i < size; i += LANES) {
+        const __m512 value = load(line + i, first_lanes(size - i));
+        squares = _mm512_fmadd_ps(value, value, squares);
+      }
+      const float mean = _mm512_reduce_add_ps(squares) / static_cast<float>(size);
+      const __m512 factor = _mm512_set1_ps(1.f / std::sqrt(mean + static_cast<float>(eps)));
+      for (int64_t i = 0; i < size; i += LANES) {
+        const __mmask16 lanes = first_lanes(size - i);
+        const __m512 value = _mm512_mul_ps(load(line + i, lanes), factor);
+        store(to + row * size + i, _mm512_mul_ps(value, load(scales + i, lanes)), lanes);
+      }
+    }
+  });
+  return out;
+}
+
+// `x [N, heads, D]` with the heads of a token side by side; tokens may lie apart.
+Tensor by_heads(const Tensor& x) {
+  return x.stride(2) == 1 && x.stride(1) == x.size(2) ? x : x.contiguous();
+}
+
+// Rotary embedding in the half-split layout: `x [N, heads, D]`, `cos` and `sin [N, 1, D]`, the
+// first half of `sin` negated.
+Tensor rotate(const Tensor& plain, const Tensor& cos, const Tensor& sin) {
+  check(plain, "x");
+  const Tensor x = by_heads(plain);
+  check(cos, "cos");
+  check(sin, "sin");
+  const int64_t tokens = x.size(0), heads = x.size(1), size = x.size(2), half_size = size / 2;
+  TORCH_CHECK(cos.numel() == tokens * size && sin.numel() == tokens * size, "cos is ", cos.sizes());
+  TORCH_CHECK(cos.is_contiguous() && sin.is_contiguous(), "cos and sin are not contiguous");
+  Tensor out = at::empty({tokens, heads, size}, x.options());
+  const half *from = read(x), *c = read(cos), *s = read(sin);
+  half* to = write(out);
+  const int64_t apart = x.stride(0);
+  at::parallel_for(0, tokens, std::max<int64_t>(1, ELEMENTS / std::max<int64_t>(heads * size, 1)),
+                   [&](int64_t begin, int64_t end) {
+    for (int64_t token = begin; token < end; token++)
+      for (int64_t head = 0; head < heads; head++) {
+        const half* line = from + token * apart + head * size;
+        half* place = to + (token * heads + head) * size;
+        for (int64_t part = 0; part < 2; part++)
+          for (int64_t i = 0; i < half_size; i += LANES) {
+            const __mmask16 lanes = first_lanes(half_size - i);
+            const int64_t here = part * half_size + i, there = (1 - part) * half_size + i;
+            const int64_t angle = token * size + here;
+            __m512 value = _mm512_mul_ps(load(line + there, lanes), load(s + angle, lanes));
+            value = _mm512_fmadd_ps(load(line + here, lanes), load(c + angle, lanes), value);
+            store(place + here, value, lanes);
+          }
+      }
+  });
+  return out;
+}
+
+// `silu(gate) * up` of `x [..., 2 inner]`: `[..., inner]`.
+Tensor silu_and_mul(const Tensor& x) {
+  check(x, "x");
+  const Tensor in = x.contiguous();
+  auto shape = in.sizes().vec();
+  const int64_t inner = shape.back() /= 2;
+  Tensor out = at::empty(shape, in.options());
+  const int64_t rows = inner ? out.numel() / inner : 0;
+  const half* from = read(in);
+  half* to = write(out);
+  const __m512 one = _mm512_set1_ps(1.f);
+  at::parallel_for(0, rows, std::max<int64_t>(1, ELEMENTS / 4 / std::max<int64_t>(inner, 1)),
+                   [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; row++)
+      for (int64_t i = 0; i < inner; i += LANES) {
+        const __mmask16 lanes = first_lanes(inner - i);
+        const __m512 gate = load(from + row * 2 * inner + i, lanes);
+        const __m512 up = load(from + (row * 2 + 1) * inner + i, lanes);
+        const __m512 below = _mm512_add_ps(one, exponential(_mm512_sub_ps(_mm512_setzero_ps(), gate)));
+        store(to + row * inner + i, _mm512_mul_ps(_mm512_div_ps(gate, below), up), lanes);
+      }
+  });
+  return out;
+}
+
+// --- attention ----------------------------------------------------------------------------------
+
+constexpr int KEYS = 64;        // of a tile
+constexpr int KEY_VECTORS = KEYS / LANES;
+constexpr int QUERY_ROWS = 6;   // times 4 vectors: 24 registers
+constexpr int64_t QUERIES = 96;  // of a tile, over all heads that share its keys
+constexpr float LOWEST = -1e30f;
+
+struct Layer {
+  const half *keys, *values;
+  int64_t blocks, block_size, dim, value_dim, group;
+  float scale, softcap;  // 0: none
+  int64_t window;        // 0: none
+};
+
+// 16 x 16 pairs, mirrored: `lines[k][i]` goes to `to[i * columns + k]`.
+void transpose(const half* const* lines, int64_t offset, pair* to, int64_t columns) {
+  __m512i a[LANES], b[LANES];
+  for (int i = 0; i < LANES; i++) a[i] = _mm512_loadu_si512(lines[i] + offset);
+  for (int i = 0; i < LANES; i += 2) {
+    b[i] = _mm512_unpacklo_epi32(a[i], a[i + 1]);
+    b[i + 1] = _mm512_unpackhi_epi32(a[i], a[i + 1]);
+  }
+  for (int i = 0; i < LANES; i += 4)
+    for (int j = 0; j < 2; j++) {
+      a[i + 2 * j] = _mm512_unpacklo_epi64(b[i + j], b[i + j + 2]);
+      a[i + 2 * j + 1] = _mm512_unpackhi_epi64(b[i + j], b[i + j + 2]);
+    }
+  for (int i = 0; i < LANES; i += 8)
+    for (int j = 0; j < 4; j++) {
+      b[i + j] = _mm512_shuffle_i32x4(a[i + j], a[i + j + 4], 0x88);
+      b[i + j + 4] = _mm512_shuffle_i32x4(a[i + j], a[i + j + 4], 0xdd);
+    }
+  for (int j = 0; j < 8; j++) {
+    a[j] = _mm512_shuffle_i32x4(b[j], b[j + 8], 0x88);
+    a[j + 8] = _mm512_shuffle_i32x4(b[j], b[j + 8], 0xdd);
+  }
+  for (int i = 0; i < LANES; i++) _mm512_storeu_si512(to + i * columns, a[i]);
+}
+
+// What a thread works with, as large as its layer needs.
+struct Scratch {
+  std::vector<half> queries, weights, zeros;
+  std::vector<pair> keys, values;
+  std::vector<float> scores, sums, most, total;
+
+  void fit(const Layer& layer, int64_t rows) {
+    queries.resize(rows * layer.dim);
+    weights.resize(rows * KEYS);
+    zeros.assign(std::max(layer.dim, layer.value_dim), 0);
+    keys.resize(layer.dim / 2 * KEYS);
+    values.resize(KEYS / 2 * layer.value_dim);
+    scores.resize(rows * KEYS);
+    sums.assign(rows * layer.value_dim, 0.f);
+    most.assign(rows, LOWEST);
+    total.assign(rows, 0.f);
+  }
+};
+
+// Queries at positions `start ...`, `count` of them with `group` heads each, against all keys that
+// they see; online softmax (Milakov and Gimelshein 2018) over tiles of keys as in FlashAttention
+// (Dao et al. 2022). `q` and `out` begin at the first of these heads.
+void attend_tile(const Layer& layer, const half* q, int64_t q_apart, half* out, int64_t out_apart,
+                 int64_t head, const int64_t* table, int64_t start, int64_t count, Scratch& s) {
+  const int64_t dim = layer.dim, value_dim = layer.value_dim, group = layer.group;
+  const int64_t rows = count * group, end = start + count;
+  s.fit(layer, rows);
+  for (int64_t row = 0; row < rows; row++)
+    std::memcpy(&s.queries[row * dim], q + row / group * q_apart + row % group * dim,
+                dim * sizeof(half));
+  const int64_t begin = layer.window ? std::max<int64_t>(0, start - layer.window + 1) : 0;
+  for (int64_t first = begin / KEYS * KEYS; first < end; first += KEYS) {
+    const half *key[KEYS], *value[KEYS];
+    for (int64_t k = 0; k < KEYS; k++) {
+      const int64_t at = first + k;
+      const bool seen = begin <= at && at < end;
+      const int64_t slot = seen ? (head * layer.blocks + table[at / layer.block_size]) *
+                                          layer.block_size + at % layer.block_size
+                                : 0;
+      key[k] = seen ? layer.keys + slot * dim : s.zeros.data();
+      value[k] = seen ? layer.values + slot * value_dim : s.zeros.data();
+    }
+    for (int64_t k = 0; k < KEYS; k += LANES)
+      for (int64_t d = 0; d < dim / 2; d += LANES)
+        transpose(key + k, 2 * d, &s.keys[d * KEYS + k], KEYS);
+    for (int64_t k = 0; k < KEYS; k += 2)
+      for (int64_t d = 0; d < value_dim; d += LANES) {
+        auto bits = [&](const half* from) {
+          return _mm512_cvtepu16_epi32(
+              _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from + d)));
+        };
+        const __m512i two = _mm512_or_si512(bits(value[k]),
+                                            _mm512_slli_epi32(bits(value[k + 1]), 16));
+        _mm512_storeu_si512(&s.values[k / 2 * value_dim + d], two);
+      }
+
+    const __m512 scale = _mm512_set1_ps(layer.scale);
+    for (int64_t row = 0; row < rows; row += QUERY_ROWS)
+      with_rows<QUERY_ROWS>(rows - row, [&](auto constant) {
+        constexpr int M = constant;
+        __m512 sums[M][KEY_VECTORS] = {};
+        multiply<M, KEY_VECTORS>(&s.queries[row * dim], dim, s.keys.data(), KEYS, dim / 2, sums);
+        for (int m = 0; m < M; m++)
+          for (int v = 0; v < KEY_VECTORS; v++)
+            _mm512_storeu_ps(&s.scores[(row + m) * KEYS + v * LANES],
+                             _mm512_mul_ps(sums[m][v], scale));
+      });
+
+    for (int64_t row = 0; row < rows; row++) {
+      const int64_t position = start + row / group;
+      const int64_t low = layer.window ? std::max<int64_t>(0, position - layer.window + 1) : 0;
+      float* line = &s.scores[row * KEYS];
+      __m512 values[KEY_VECTORS], top = _mm512_set1_ps(s.most[row]);
+      for (int v = 0; v < KEY_VECTORS; v++) {
+        const int64_t at = first + v * LANES;
+        __mmask16 lanes = first_lanes(position + 1 - at);
+        if (low > at) lanes &= static_cast<__mmask16>(~first_lanes(low - at));
+        values[v] = _mm512_loadu_ps(line + v * LANES);
+        if (layer.softcap > 0) {  // tanh(x) = 1 - 2 / (e^2x + 1)
+          const __m512 cap = _mm512_set1_ps(layer.softcap), two = _mm512_set1_ps(2.f);
+          const __m512 one = _mm512_set1_ps(1.f);
+          const __m512 twice = exponential(_mm512_mul_ps(two, _mm512_div_ps(values[v], cap)));
+          const __m512 tanh = _mm512_sub_ps(one, _mm512_div_ps(two, _mm512_add_ps(twice, one)));
+          values[v] = _mm512_mul_ps(cap, tanh);
+        }
+        values[v] = _mm512_mask_mov_ps(_mm512_set1_ps(-INFINITY), lanes, values[v]);
+        top = _mm512_max_ps(top, values[v]);
+      }
+      const float most = _mm512_reduce_max_ps(top);
+      __m512 total = _mm512_setzero_ps();
+      for (int v = 0; v < KEY_VECTORS; v++) {
+        const __mmask16 seen = _mm512_cmp_ps_mask(values[v], _mm512_set1_ps(LOWEST), _CMP_GT_OQ);
+        const __m512 apart = _mm512_sub_ps(values[v], _mm512_set1_ps(most));
+        const __m512 weight = _mm512_maskz_mov_ps(seen, exponential(apart));
+        total = _mm512_add_ps(total, weight);
+        store(&s.weights[row * KEYS + v * LANES], weight);
+      }
+      const float before = std::exp(s.most[row] - most);
+      s.total[row] = s.total[row] * before + _mm512_reduce_add_ps(total);
+      if (before != 1.f)
+        for (int64_t d = 0; d < value_dim; d += LANES) {
+          float* sum = &s.sums[row * value_dim + d];
+          _mm512_storeu_ps(sum, _mm512_mul_ps(_mm512_loadu_ps(sum), _mm512_set1_ps(before)));
+        }
+      s.most[row] = most;
+    }
+
+    auto add_values = [&](auto vectors, int64_t d) {
+      constexpr int V = vectors;
+      for (int64_t row = 0; row < rows; row += QUERY_ROWS)
+        with_rows<QUERY_ROWS>(rows - row, [&](auto constant) {
+          constexpr int M = constant;
+          __m512 sums[M][V];
+          auto at = [&](int m, int v) { return &s.sums[(row + m) * value_dim + d + v * LANES]; };
+          for (int m = 0; m < M; m++)
+            for (int v = 0; v < V; v++) sums[m][v] = _mm512_loadu_ps(at(m, v));
+          multiply<M, V>(&s.weights[row * KEYS], KEYS, s.values.data() + d, value_dim, KEYS / 2,
+                         sums);
+          for (int m = 0; m < M; m++)
+            for (int v = 0; v < V; v++) _mm512_storeu_ps(at(m, v), sums[m][v]);
+        });
+    };
+    int64_t d = 0;
+    for (; d + 4 * LANES <= value_dim; d += 4 * LANES) add_values(std::integral_constant<int, 4>{}, d);
+    for (; d < value_dim; d += LANES) add_values(std::integral_constant<int, 1>{}, d);
+  }
+  for (int64_t row = 0; row < rows; row++) {
+    const __m512 part = _mm512_set1_ps(1.f / s.total[row]);
+    half* to = out + row / group * out_apart + row % group * value_dim;
+    for (int64_t d = 0; d < value_dim; d += LANES)
+      store(to + d, _mm512_mul_ps(_mm512_loadu_ps(&s.sums[row * value_dim + d]), part));
+  }
+}
+
+// Stores `k [N, kv_heads, D]` and `v [N, kv_heads, Dv]` in `slots [N]` of `keys` and `values
+// [kv_heads, blocks, block_size, D or Dv]`, then attends: `[N, heads, Dv]`. A row of
+// `rows [R, 3]` is the index of its first query, their number, and the length of its context, which
+// lies in the blocks `tables [R, ...]`.
+Tensor attend(const Tensor& queries, const Tensor& new_keys, const Tensor& new_values,
+              const Tensor& keys, const Tensor& values, const Tensor& slots, const Tensor& rows,
+              const Tensor& tables, double scale, int64_t window, double softcap) {
+  for (const Tensor* tensor : {&queries, &new_keys, &new_values, &keys, &values})
+    check(*tensor, "an input of attention");
+  const Tensor q = by_heads(queries), k = by_heads(new_keys), v = by_heads(new_values);
+  const int64_t tokens = q.size(0), heads = q.size(1), kv_heads = keys.size(0);
+  const Layer layer{read(keys),    read(values),        keys.size(1),
+                    keys.size(2),  keys.size(3),        values.size(3),
+                    heads / kv_heads, static_cast<float>(scale), static_cast<float>(softcap),
+                    window};
+  TORCH_CHECK(layer.dim % 32 == 0 && layer.value_dim % 16 == 0, "heads of ", layer.dim, " and ",
+              layer.value_dim);
+  TORCH_CHECK(keys.is_contiguous() && values.is_contiguous(), "the cache is not contiguous");
+  TORCH_CHECK(slots.is_contiguous() && rows.is_contiguous() && tables.is_contiguous(),
+              "slots, rows and tables are not contiguous");
+  const half *qs = read(q), *ks = read(k), *vs = read(v);
+  const int64_t *places = slots.const_data_ptr<int64_t>(), *spans = rows.const_data_ptr<int64_t>();
+  const int64_t *table = tables.const_data_ptr<int64_t>(), longest = tables.size(1);
+
+  half *to_keys = write(keys), *to_values = write(values);
+  const int64_t all = layer.blocks * layer.block_size;
+  at::parallel_for(0, tokens, 64, [&](int64_t begin, int64_t end) {
+    for (int64_t token = begin; token < end; token++)
+      for (int64_t head = 0; head < kv_heads; head++) {
+        const int64_t slot = head * all + places[token];
+        std::memcpy(to_keys + slot * layer.dim, ks + token * k.stride(0) + head * layer.dim,
+                    layer.dim * sizeof(half));
+        std::memcpy(to_values + slot * layer.value_dim,
+                    vs + token * v.stride(0) + head * layer.value_dim,
+                    layer.value_dim * sizeof(half));
+      }
+  });
+
+  struct Task {
+    int64_t row, from, count, cost;
+  };
+  std::vector<Task> tasks;
+  const int64_t most = std::max<int64_t>(1, QUERIES / layer.group);
+  for (int64_t row = 0; row < rows.size(0); row++) {
+    const int64_t count = spans[3 * row + 1], start = spans[3 * row + 2] - count;
+    for (int64_t from = 0; from < count; from += most) {
+      const int64_t some = std::min(most, count - from);
+      tasks.push_back({row, from, some, some * (start + from + some)});
+    }
+  }
+  // The longest first, and each thread takes the next when it is done with one.
+  std::stable_sort(tasks.begin(), tasks.end(),
+                   [](const Task& a, const Task& b) { return a.cost > b.cost; });
+  Tensor out = at::empty({tokens, heads, layer.value_dim}, q.options());
+  half* to = write(out);
+  const int64_t every = static_cast<int64_t>(tasks.size()) * kv_heads;
+  std::atomic<int64_t> next{0};
+  at::parallel_for(0, std::min<int64_t>(every, at::get_num_threads()), 1, [&](int64_t, int64_t) {
+    thread_local Scratch scratch;
+    for (int64_t i; (i = next++) < every;) {
+      const Task& task = tasks[i / kv_heads];
+      const int64_t head = i % kv_heads, *span = spans + 3 * task.row;
+      const int64_t token = span[0] + task.from;
+      attend_tile(layer, qs + token * q.stride(0) + head * layer.group * layer.dim, q.stride(0),
+                  to + (token * heads + head * layer.group) * layer.value_dim,
+                  heads * layer.value_dim, head, table + task.row * longest,
+                  span[2] - span[1] + task.from, task.count, scratch);
+    }
+  });
+  return out;
+}
+
+}  // namespace
+
+TORCH_LIBRARY(minisgl_tui, m) {
+  m.def("pack(Tensor weight) -> Tensor", &pack);
+  m.def("linear(Tensor x, Tensor packed, int outputs, Tensor? bias, Tensor? residual) -> Tensor",
+        &linear);
+  m.def("rms_norm(Tensor x, Tensor weight, float eps) -> Tensor", &rms_norm);
+  m.def("rotate(Tensor x, Tensor cos, Tensor sin) -> Tensor", &rotate);
+  m.def("silu_and_mul(Tensor x) -> Tensor", &silu_and_mul);
+  m.def("attend(Tensor q, Tensor k, Tensor v, Tensor(a!) keys, Tensor(b!) values, Tensor slots, "
+        "Tensor rows, Tensor tables, float scale, int window, float softcap) -> Tensor",
+        &attend);
+}
