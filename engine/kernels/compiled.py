@@ -57,7 +57,7 @@ class CompiledKernels:
     @staticmethod
     def attends(layers: Iterable[AttentionSpec]) -> bool:
         """Whether heads are of a size that fills registers, in all of ``layers``."""
-        return all(spec.head_dim % 32 == 0 and spec.value_dim % 16 == 0 for spec in layers)
+        return all(not (spec.head_dim % 32 or spec.value_dim % 32) for spec in layers)
 
     def attend(
         self,
@@ -69,13 +69,16 @@ class CompiledKernels:
         values: Tensor,
         slots: Tensor,
         rows: Tensor,
+        groups: Tensor,
         tables: Tensor,
     ) -> Tensor:
         """Store ``k [N, kv_heads, D]`` and ``v [N, kv_heads, Dv]`` in ``slots [N]`` of a layer's
         ``keys`` and ``values``, then attend: ``[N, heads, Dv]``.
 
         ``rows [R, 3]`` int64: the packed index of a row's first query, how many it has, and the
-        length of its context, which lies in the blocks ``tables [R, longest]`` int64.
+        length of its context, which lies in the blocks ``tables [R, longest]`` int64. ``groups
+        [G, 3]`` int64 cover every row once: a first row, and how many from there on, of one query
+        each, have how many positions in common; or one row alone.
         """
         window, softcap = spec.window or 0, spec.softcap or 0.0
-        return self._attend(q, k, v, keys, values, slots, rows, tables, spec.scale, window, softcap)
+        return self._attend(q, k, v, keys, values, slots, rows, groups, tables, spec.scale, window, softcap)

@@ -30,7 +30,6 @@ constexpr int PANEL = 3;             // vectors of columns of a weight that lie 
 constexpr int PANEL_ROWS = 8;        // rows that are multiplied with them at once: 24 registers
 constexpr int COLUMNS = PANEL * LANES;
 constexpr int64_t ROWS_AT_ONCE = 256;  // whose inputs stay in the cache of a core
-constexpr int64_t AHEAD = 1536;        // bytes of a weight that are fetched ahead
 constexpr int64_t ELEMENTS = 1 << 14;  // from here on another thread is worth waking
 
 const half* read(const Tensor& tensor) {
@@ -62,19 +61,19 @@ __mmask16 first_lanes(int64_t count) {
   return count >= LANES ? 0xffff : count <= 0 ? 0 : (1u << count) - 1;
 }
 
-// e^x to float32's last bit or two: 2^n times a polynomial on [-0.5, 0.5] octaves (Cody and Waite
-// 1980, coefficients as in Cephes).
-__m512 exponential(__m512 x) {
-  x = _mm512_max_ps(_mm512_min_ps(x, _mm512_set1_ps(88.f)), _mm512_set1_ps(-104.f));
-  __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504f)), 0);
-  __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375f), x);
-  r = _mm512_fnmadd_ps(n, _mm512_set1_ps(-2.12194440e-4f), r);
-  __m512 p = _mm512_set1_ps(1.9875691500e-4f);
-  for (float c : {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f, 0.5f})
+// 2^x, to 4e-6 of itself: 2^n times a polynomial for [-0.5, 0.5], fitted at Chebyshev's points.
+__m512 power_of_two(__m512 x) {
+  x = _mm512_min_ps(_mm512_max_ps(x, _mm512_set1_ps(-150.f)), _mm512_set1_ps(150.f));
+  const __m512 n = _mm512_roundscale_ps(x, 0), r = _mm512_sub_ps(x, n);
+  __m512 p = _mm512_set1_ps(9.67604e-3f);
+  for (float c : {5.592204e-2f, 2.4022107e-1f, 6.9312103e-1f, 1.00000008f})
     p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(c));
-  p = _mm512_add_ps(_mm512_fmadd_ps(_mm512_mul_ps(p, r), r, r), _mm512_set1_ps(1.f));
   return _mm512_scalef_ps(p, n);
 }
+
+constexpr float LOG2_E = 1.44269504f;
+
+__m512 exponential(__m512 x) { return power_of_two(_mm512_mul_ps(x, _mm512_set1_ps(LOG2_E))); }
 
 // sums[m][v] += x[m, :] @ w[:, 16 v ...] for M rows of `inner` pairs and V vectors of columns.
 template <int M, int V>
@@ -84,10 +83,7 @@ inline __attribute__((always_inline)) void multiply(const half* x, int64_t row, 
   for (int64_t i = 0; i < inner; i++) {
     const pair* line = w + i * columns;
     __m512bh right[V];
-    for (int v = 0; v < V; v++) {
-      right[v] = (__m512bh)_mm512_loadu_si512(line + v * LANES);
-      _mm_prefetch(reinterpret_cast<const char*>(line + v * LANES) + AHEAD, _MM_HINT_T0);
-    }
+    for (int v = 0; v < V; v++) right[v] = (__m512bh)_mm512_loadu_si512(line + v * LANES);
     for (int m = 0; m < M; m++) {
       int two;
       std::memcpy(&two, x + m * row + 2 * i, sizeof two);
@@ -293,7 +289,7 @@ constexpr int KEYS = 64;        // of a tile
 constexpr int KEY_VECTORS = KEYS / LANES;
 constexpr int QUERY_ROWS = 6;   // times 4 vectors: 24 registers
 constexpr int64_t QUERIES = 96;  // of a tile, over all heads that share its keys
-constexpr float LOWEST = -1e30f;
+constexpr float LOWEST = -1e30f, HIDDEN = -INFINITY;  // scores
 
 struct Layer {
   const half *keys, *values;
@@ -301,6 +297,14 @@ struct Layer {
   float scale, softcap;  // 0: none
   int64_t window;        // 0: none
 };
+
+// `cap * tanh(score / cap)`, in octaves; tanh(x) is 1 - 2 / (e^2x + 1).
+__m512 capped(__m512 score, float cap) {
+  const __m512 one = _mm512_set1_ps(1.f), two = _mm512_set1_ps(2.f);
+  const __m512 twice = exponential(_mm512_mul_ps(score, _mm512_set1_ps(2.f / cap)));
+  const __m512 tanh = _mm512_sub_ps(one, _mm512_div_ps(two, _mm512_add_ps(twice, one)));
+  return _mm512_mul_ps(tanh, _mm512_set1_ps(cap * LOG2_E));
+}
 
 // 16 x 16 pairs, mirrored: `lines[k][i]` goes to `to[i * columns + k]`.
 void transpose(const half* const* lines, int64_t offset, pair* to, int64_t columns) {
@@ -327,13 +331,40 @@ void transpose(const half* const* lines, int64_t offset, pair* to, int64_t colum
   for (int i = 0; i < LANES; i++) _mm512_storeu_si512(to + i * columns, a[i]);
 }
 
-// What a thread works with, as large as its layer needs.
+// The keys and values of one row of a step, as one head sees them.
+struct Context {
+  const Layer* layer;
+  int64_t head;
+  const int64_t* table;
+
+  // f(position, key, value) for each position.
+  template <typename F>
+  void each(int64_t from, int64_t to, const F& f) const {
+    for (int64_t at = from; at < to;) {
+      const int64_t block = at / layer->block_size, inside = at - block * layer->block_size;
+      const int64_t stop = std::min(to, at - inside + layer->block_size);
+      const int64_t slot = (head * layer->blocks + table[block]) * layer->block_size + inside;
+      const half* key = layer->keys + slot * layer->dim;
+      const half* value = layer->values + slot * layer->value_dim;
+      for (; at < stop; at++, key += layer->dim, value += layer->value_dim) f(at, key, value);
+    }
+  }
+};
+
+// Where 16 of 32 columns are, after `unpack` has taken four from here and four from there in turn.
+__m512i unpacked(int part) {
+  const __m512i first = _mm512_setr_epi32(0, 1, 2, 3, 16, 17, 18, 19, 4, 5, 6, 7, 20, 21, 22, 23);
+  return _mm512_add_epi32(first, _mm512_set1_epi32(8 * part));
+}
+
+// What a thread works with. `queries [rows, D]`; of each the largest score so far, the sum of
+// weights, and the weighted sum of values.
 struct Scratch {
   std::vector<half> queries, weights, zeros;
   std::vector<pair> keys, values;
   std::vector<float> scores, sums, most, total;
 
-  void fit(const Layer& layer, int64_t rows) {
+  void begin(const Layer& layer, int64_t rows) {
     queries.resize(rows * layer.dim);
     weights.resize(rows * KEYS);
     zeros.assign(std::max(layer.dim, layer.value_dim), 0);
@@ -346,46 +377,42 @@ struct Scratch {
   }
 };
 
-// Queries at positions `start ...`, `count` of them with `group` heads each, against all keys that
-// they see; online softmax (Milakov and Gimelshein 2018) over tiles of keys as in FlashAttention
-// (Dao et al. 2022). `q` and `out` begin at the first of these heads.
-void attend_tile(const Layer& layer, const half* q, int64_t q_apart, half* out, int64_t out_apart,
-                 int64_t head, const int64_t* table, int64_t start, int64_t count, Scratch& s) {
+// Lets queries `first_row ... + rows` of `s`, of which the first is at position `start` and each
+// `group` are at the next, attend to the positions `from ... to`. Online softmax (Milakov and
+// Gimelshein 2018) over tiles of keys, as in FlashAttention (Dao et al. 2022). Tiles begin at
+// multiples of their size, whatever is asked for, so that a query's sums are always made of the
+// same parts.
+void attend_to(Scratch& s, const Context& context, int64_t first_row, int64_t rows, int64_t start,
+               int64_t from, int64_t to) {
+  const Layer& layer = *context.layer;
   const int64_t dim = layer.dim, value_dim = layer.value_dim, group = layer.group;
-  const int64_t rows = count * group, end = start + count;
-  s.fit(layer, rows);
-  for (int64_t row = 0; row < rows; row++)
-    std::memcpy(&s.queries[row * dim], q + row / group * q_apart + row % group * dim,
-                dim * sizeof(half));
-  const int64_t begin = layer.window ? std::max<int64_t>(0, start - layer.window + 1) : 0;
-  for (int64_t first = begin / KEYS * KEYS; first < end; first += KEYS) {
+  const int64_t last_row = first_row + rows;
+  for (int64_t first = from / KEYS * KEYS; first < to; first += KEYS) {
     const half *key[KEYS], *value[KEYS];
-    for (int64_t k = 0; k < KEYS; k++) {
-      const int64_t at = first + k;
-      const bool seen = begin <= at && at < end;
-      const int64_t slot = seen ? (head * layer.blocks + table[at / layer.block_size]) *
-                                          layer.block_size + at % layer.block_size
-                                : 0;
-      key[k] = seen ? layer.keys + slot * dim : s.zeros.data();
-      value[k] = seen ? layer.values + slot * value_dim : s.zeros.data();
-    }
-    for (int64_t k = 0; k < KEYS; k += LANES)
+    std::fill_n(key, KEYS, s.zeros.data());
+    std::fill_n(value, KEYS, s.zeros.data());
+    context.each(std::max(first, from), std::min(first + KEYS, to),
+                 [&](int64_t at, const half* a, const half* b) {
+                   key[at - first] = a;
+                   value[at - first] = b;
+                 });
+    const int64_t some = std::min<int64_t>(KEYS, (to - first + LANES - 1) / LANES * LANES);
+    for (int64_t k = 0; k < some; k += LANES)
       for (int64_t d = 0; d < dim / 2; d += LANES)
         transpose(key + k, 2 * d, &s.keys[d * KEYS + k], KEYS);
-    for (int64_t k = 0; k < KEYS; k += 2)
-      for (int64_t d = 0; d < value_dim; d += LANES) {
-        auto bits = [&](const half* from) {
-          return _mm512_cvtepu16_epi32(
-              _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from + d)));
-        };
-        const __m512i two = _mm512_or_si512(bits(value[k]),
-                                            _mm512_slli_epi32(bits(value[k + 1]), 16));
-        _mm512_storeu_si512(&s.values[k / 2 * value_dim + d], two);
+    // Pairs of the values of two keys, in the order that `unpack` leaves them in.
+    for (int64_t k = 0; k < some; k += 2)
+      for (int64_t d = 0; d < value_dim; d += 2 * LANES) {
+        const __m512i a = _mm512_loadu_si512(value[k] + d), b = _mm512_loadu_si512(value[k + 1] + d);
+        pair* line = &s.values[k / 2 * value_dim + d];
+        _mm512_storeu_si512(line, _mm512_unpacklo_epi16(a, b));
+        _mm512_storeu_si512(line + LANES, _mm512_unpackhi_epi16(a, b));
       }
 
-    const __m512 scale = _mm512_set1_ps(layer.scale);
-    for (int64_t row = 0; row < rows; row += QUERY_ROWS)
-      with_rows<QUERY_ROWS>(rows - row, [&](auto constant) {
+    // The softmax is of powers of two.
+    const __m512 scale = _mm512_set1_ps(layer.softcap > 0 ? layer.scale : layer.scale * LOG2_E);
+    for (int64_t row = first_row; row < last_row; row += QUERY_ROWS)
+      with_rows<QUERY_ROWS>(last_row - row, [&](auto constant) {
         constexpr int M = constant;
         __m512 sums[M][KEY_VECTORS] = {};
         multiply<M, KEY_VECTORS>(&s.queries[row * dim], dim, s.keys.data(), KEYS, dim / 2, sums);
@@ -395,79 +422,82 @@ void attend_tile(const Layer& layer, const half* q, int64_t q_apart, half* out, 
                              _mm512_mul_ps(sums[m][v], scale));
       });
 
-    for (int64_t row = 0; row < rows; row++) {
-      const int64_t position = start + row / group;
+    for (int64_t row = first_row; row < last_row; row++) {
+      const int64_t position = start + (row - first_row) / group;
       const int64_t low = layer.window ? std::max<int64_t>(0, position - layer.window + 1) : 0;
-      float* line = &s.scores[row * KEYS];
+      const bool all = std::max(low, from) <= first && first + KEYS <= std::min(position + 1, to);
       __m512 values[KEY_VECTORS], top = _mm512_set1_ps(s.most[row]);
       for (int v = 0; v < KEY_VECTORS; v++) {
-        const int64_t at = first + v * LANES;
-        __mmask16 lanes = first_lanes(position + 1 - at);
-        if (low > at) lanes &= static_cast<__mmask16>(~first_lanes(low - at));
-        values[v] = _mm512_loadu_ps(line + v * LANES);
-        if (layer.softcap > 0) {  // tanh(x) = 1 - 2 / (e^2x + 1)
-          const __m512 cap = _mm512_set1_ps(layer.softcap), two = _mm512_set1_ps(2.f);
-          const __m512 one = _mm512_set1_ps(1.f);
-          const __m512 twice = exponential(_mm512_mul_ps(two, _mm512_div_ps(values[v], cap)));
-          const __m512 tanh = _mm512_sub_ps(one, _mm512_div_ps(two, _mm512_add_ps(twice, one)));
-          values[v] = _mm512_mul_ps(cap, tanh);
+        values[v] = _mm512_loadu_ps(&s.scores[row * KEYS + v * LANES]);
+        if (layer.softcap > 0) values[v] = capped(values[v], layer.softcap);
+        if (!all) {
+          const int64_t at = first + v * LANES;
+          const __mmask16 hidden = first_lanes(std::max(low, from) - at) |
+                                   ~first_lanes(std::min(position + 1, to) - at);
+          values[v] = _mm512_mask_mov_ps(values[v], hidden, _mm512_set1_ps(HIDDEN));
         }
-        values[v] = _mm512_mask_mov_ps(_mm512_set1_ps(-INFINITY), lanes, values[v]);
         top = _mm512_max_ps(top, values[v]);
       }
       const float most = _mm512_reduce_max_ps(top);
       __m512 total = _mm512_setzero_ps();
       for (int v = 0; v < KEY_VECTORS; v++) {
-        const __mmask16 seen = _mm512_cmp_ps_mask(values[v], _mm512_set1_ps(LOWEST), _CMP_GT_OQ);
-        const __m512 apart = _mm512_sub_ps(values[v], _mm512_set1_ps(most));
-        const __m512 weight = _mm512_maskz_mov_ps(seen, exponential(apart));
+        __m512 weight = power_of_two(_mm512_sub_ps(values[v], _mm512_set1_ps(most)));
+        if (!all)  // not 2^-150
+          weight = _mm512_maskz_mov_ps(
+              _mm512_cmp_ps_mask(values[v], _mm512_set1_ps(HIDDEN), _CMP_GT_OQ), weight);
         total = _mm512_add_ps(total, weight);
         store(&s.weights[row * KEYS + v * LANES], weight);
       }
-      const float before = std::exp(s.most[row] - most);
-      s.total[row] = s.total[row] * before + _mm512_reduce_add_ps(total);
-      if (before != 1.f)
-        for (int64_t d = 0; d < value_dim; d += LANES) {
-          float* sum = &s.sums[row * value_dim + d];
-          _mm512_storeu_ps(sum, _mm512_mul_ps(_mm512_loadu_ps(sum), _mm512_set1_ps(before)));
-        }
+      const float sum = _mm512_reduce_add_ps(total);
+      if (most == s.most[row]) {
+        s.total[row] += sum;
+        continue;
+      }
+      const float before = std::exp2(s.most[row] - most);
+      s.total[row] = s.total[row] * before + sum;
       s.most[row] = most;
+      for (int64_t d = 0; d < value_dim; d += LANES) {
+        float* sums = &s.sums[row * value_dim + d];
+        _mm512_storeu_ps(sums, _mm512_mul_ps(_mm512_loadu_ps(sums), _mm512_set1_ps(before)));
+      }
     }
 
     auto add_values = [&](auto vectors, int64_t d) {
       constexpr int V = vectors;
-      for (int64_t row = 0; row < rows; row += QUERY_ROWS)
-        with_rows<QUERY_ROWS>(rows - row, [&](auto constant) {
+      for (int64_t row = first_row; row < last_row; row += QUERY_ROWS)
+        with_rows<QUERY_ROWS>(last_row - row, [&](auto constant) {
           constexpr int M = constant;
           __m512 sums[M][V];
           auto at = [&](int m, int v) { return &s.sums[(row + m) * value_dim + d + v * LANES]; };
           for (int m = 0; m < M; m++)
             for (int v = 0; v < V; v++) sums[m][v] = _mm512_loadu_ps(at(m, v));
-          multiply<M, V>(&s.weights[row * KEYS], KEYS, s.values.data() + d, value_dim, KEYS / 2,
+          multiply<M, V>(&s.weights[row * KEYS], KEYS, s.values.data() + d, value_dim, some / 2,
                          sums);
           for (int m = 0; m < M; m++)
             for (int v = 0; v < V; v++) _mm512_storeu_ps(at(m, v), sums[m][v]);
         });
     };
     int64_t d = 0;
-    for (; d + 4 * LANES <= value_dim; d += 4 * LANES) add_values(std::integral_constant<int, 4>{}, d);
-    for (; d < value_dim; d += LANES) add_values(std::integral_constant<int, 1>{}, d);
-  }
-  for (int64_t row = 0; row < rows; row++) {
-    const __m512 part = _mm512_set1_ps(1.f / s.total[row]);
-    half* to = out + row / group * out_apart + row % group * value_dim;
-    for (int64_t d = 0; d < value_dim; d += LANES)
-      store(to + d, _mm512_mul_ps(_mm512_loadu_ps(&s.sums[row * value_dim + d]), part));
+    for (; d + 4 * LANES <= value_dim; d += 4 * LANES)
+      add_values(std::integral_constant<int, 4>{}, d);
+    for (; d < value_dim; d += 2 * LANES) add_values(std::integral_constant<int, 2>{}, d);
   }
 }
+
+// Rows `row ...` of a step, `rows` of them that have one query each and the first `shared`
+// positions in common; or one row, and of its queries `count` from `from` on.
+struct Task {
+  int64_t row, rows, shared, from, count, cost;
+};
 
 // Stores `k [N, kv_heads, D]` and `v [N, kv_heads, Dv]` in `slots [N]` of `keys` and `values
 // [kv_heads, blocks, block_size, D or Dv]`, then attends: `[N, heads, Dv]`. A row of
 // `rows [R, 3]` is the index of its first query, their number, and the length of its context, which
-// lies in the blocks `tables [R, ...]`.
+// lies in the blocks `tables [R, ...]`. One of `groups [G, 3]` is a first row, a number of rows of
+// one query each, and how many positions these have in common; or a single row.
 Tensor attend(const Tensor& queries, const Tensor& new_keys, const Tensor& new_values,
               const Tensor& keys, const Tensor& values, const Tensor& slots, const Tensor& rows,
-              const Tensor& tables, double scale, int64_t window, double softcap) {
+              const Tensor& groups, const Tensor& tables, double scale, int64_t window, double softcap) {
   for (const Tensor* tensor : {&queries, &new_keys, &new_values, &keys, &values})
     check(*tensor, "an input of attention");
   const Tensor q = by_heads(queries), k = by_heads(new_keys), v = by_heads(new_values);
@@ -476,13 +506,15 @@ Tensor attend(const Tensor& queries, const Tensor& new_keys, const Tensor& new_v
                     keys.size(2),  keys.size(3),        values.size(3),
                     heads / kv_heads, static_cast<float>(scale), static_cast<float>(softcap),
                     window};
-  TORCH_CHECK(layer.dim % 32 == 0 && layer.value_dim % 16 == 0, "heads of ", layer.dim, " and ",
+  TORCH_CHECK(layer.dim % 32 == 0 && layer.value_dim % 32 == 0, "heads of ", layer.dim, " and ",
               layer.value_dim);
   TORCH_CHECK(keys.is_contiguous() && values.is_contiguous(), "the cache is not contiguous");
-  TORCH_CHECK(slots.is_contiguous() && rows.is_contiguous() && tables.is_contiguous(),
-              "slots, rows and tables are not contiguous");
+  TORCH_CHECK(slots.is_contiguous() && rows.is_contiguous() && groups.is_contiguous() &&
+                  tables.is_contiguous(),
+              "slots, rows, groups and tables are not contiguous");
   const half *qs = read(q), *ks = read(k), *vs = read(v);
   const int64_t *places = slots.const_data_ptr<int64_t>(), *spans = rows.const_data_ptr<int64_t>();
+  const int64_t* together = groups.const_data_ptr<int64_t>();
   const int64_t *table = tables.const_data_ptr<int64_t>(), longest = tables.size(1);
 
   half *to_keys = write(keys), *to_values = write(values);
@@ -499,16 +531,19 @@ Tensor attend(const Tensor& queries, const Tensor& new_keys, const Tensor& new_v
       }
   });
 
-  struct Task {
-    int64_t row, from, count, cost;
-  };
   std::vector<Task> tasks;
   const int64_t most = std::max<int64_t>(1, QUERIES / layer.group);
-  for (int64_t row = 0; row < rows.size(0); row++) {
-    const int64_t count = spans[3 * row + 1], start = spans[3 * row + 2] - count;
+  for (int64_t group = 0; group < groups.size(0); group++) {
+    const int64_t row = together[3 * group], some = together[3 * group + 1];
+    const int64_t shared = together[3 * group + 2] / KEYS * KEYS;  // whole tiles
+    const int64_t count = spans[3 * row + 1], length = spans[3 * row + 2];
+    if (some > 1) {
+      tasks.push_back({row, some, shared, 0, 1, shared + some * (length - shared)});
+      continue;
+    }
     for (int64_t from = 0; from < count; from += most) {
-      const int64_t some = std::min(most, count - from);
-      tasks.push_back({row, from, some, some * (start + from + some)});
+      const int64_t part = std::min(most, count - from);
+      tasks.push_back({row, 1, 0, from, part, part * (length - count + from + part)});
     }
   }
   // The longest first, and each thread takes the next when it is done with one.
@@ -516,19 +551,49 @@ Tensor attend(const Tensor& queries, const Tensor& new_keys, const Tensor& new_v
                    [](const Task& a, const Task& b) { return a.cost > b.cost; });
   Tensor out = at::empty({tokens, heads, layer.value_dim}, q.options());
   half* to = write(out);
+
+  auto run = [&](Scratch& s, const Task& task, int64_t head) {
+    const int64_t each = task.count * layer.group, rows = task.rows * each;
+    const int64_t dim = layer.dim, value_dim = layer.value_dim;
+    s.begin(layer, rows);
+    auto place = [&](int64_t row) {  // the token and the head within its group
+      const int64_t span = task.row + row / each;
+      return std::pair(spans[3 * span] + task.from + row % each / layer.group,
+                       head * layer.group + row % layer.group);
+    };
+    for (int64_t row = 0; row < rows; row++) {
+      const auto [token, query_head] = place(row);
+      std::memcpy(&s.queries[row * dim], qs + token * q.stride(0) + query_head * dim,
+                  dim * sizeof(half));
+    }
+    auto context = [&](int64_t row) { return Context{&layer, head, table + row * longest}; };
+    if (task.shared) attend_to(s, context(task.row), 0, rows, task.shared, 0, task.shared);
+    for (int64_t i = 0; i < task.rows; i++) {
+      const int64_t* span = spans + 3 * (task.row + i);
+      const int64_t start = span[2] - span[1] + task.from;
+      const int64_t low = layer.window ? std::max<int64_t>(0, start - layer.window + 1) : 0;
+      attend_to(s, context(task.row + i), i * each, each, start, std::max(task.shared, low),
+                start + task.count);
+    }
+    for (int64_t row = 0; row < rows; row++) {
+      const auto [token, query_head] = place(row);
+      const __m512 part = _mm512_set1_ps(1.f / s.total[row]);
+      half* line = to + (token * heads + query_head) * value_dim;
+      for (int64_t d = 0; d < value_dim; d += 2 * LANES) {
+        const float* sums = &s.sums[row * value_dim + d];
+        const __m512 low = _mm512_mul_ps(_mm512_loadu_ps(sums), part);
+        const __m512 high = _mm512_mul_ps(_mm512_loadu_ps(sums + LANES), part);
+        for (int i = 0; i < 2; i++)
+          store(line + d + i * LANES, _mm512_permutex2var_ps(low, unpacked(i), high));
+      }
+    }
+  };
   const int64_t every = static_cast<int64_t>(tasks.size()) * kv_heads;
   std::atomic<int64_t> next{0};
   at::parallel_for(0, std::min<int64_t>(every, at::get_num_threads()), 1, [&](int64_t, int64_t) {
-    thread_local Scratch scratch;
-    for (int64_t i; (i = next++) < every;) {
-      const Task& task = tasks[i / kv_heads];
-      const int64_t head = i % kv_heads, *span = spans + 3 * task.row;
-      const int64_t token = span[0] + task.from;
-      attend_tile(layer, qs + token * q.stride(0) + head * layer.group * layer.dim, q.stride(0),
-                  to + (token * heads + head * layer.group) * layer.value_dim,
-                  heads * layer.value_dim, head, table + task.row * longest,
-                  span[2] - span[1] + task.from, task.count, scratch);
-    }
+    thread_local Scratch kept;
+    Scratch& scratch = kept;
+    for (int64_t i; (i = next++) < every;) run(scratch, tasks[i / kv_heads], i % kv_heads);
   });
   return out;
 }
@@ -543,6 +608,6 @@ TORCH_LIBRARY(minisgl_tui, m) {
   m.def("rotate(Tensor x, Tensor cos, Tensor sin) -> Tensor", &rotate);
   m.def("silu_and_mul(Tensor x) -> Tensor", &silu_and_mul);
   m.def("attend(Tensor q, Tensor k, Tensor v, Tensor(a!) keys, Tensor(b!) values, Tensor slots, "
-        "Tensor rows, Tensor tables, float scale, int window, float softcap) -> Tensor",
+        "Tensor rows, Tensor groups, Tensor tables, float scale, int window, float softcap) -> Tensor",
         &attend);
 }
