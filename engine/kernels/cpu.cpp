@@ -29,6 +29,8 @@ constexpr int LANES = 16;
 constexpr int PANEL = 3;             // vectors of columns of a weight that lie together
 constexpr int PANEL_ROWS = 8;        // rows that are multiplied with them at once: 24 registers
 constexpr int COLUMNS = PANEL * LANES;
+constexpr int64_t FEW_ROWS = 64;     // wait for memory more than for arithmetic
+constexpr int64_t LINE = 64;         // bytes of the cache
 constexpr int64_t ROWS_AT_ONCE = 256;  // whose inputs stay in the cache of a core
 constexpr int64_t ELEMENTS = 1 << 14;  // from here on another thread is worth waking
 
@@ -76,11 +78,14 @@ constexpr float LOG2_E = 1.44269504f;
 __m512 exponential(__m512 x) { return power_of_two(_mm512_mul_ps(x, _mm512_set1_ps(LOG2_E))); }
 
 // sums[m][v] += x[m, :] @ w[:, 16 v ...] for M rows of `inner` pairs and V vectors of columns.
+// On the way `inner` cache lines from `next` on are fetched, if there is one.
 template <int M, int V>
 inline __attribute__((always_inline)) void multiply(const half* x, int64_t row, const pair* w,
                                                     int64_t columns, int64_t inner,
-                                                    __m512 (&sums)[M][V]) {
+                                                    __m512 (&sums)[M][V],
+                                                    const char* next = nullptr) {
   for (int64_t i = 0; i < inner; i++) {
+    if (next) _mm_prefetch(next + i * LINE, _MM_HINT_T0);
     const pair* line = w + i * columns;
     __m512bh right[V];
     for (int v = 0; v < V; v++) right[v] = (__m512bh)_mm512_loadu_si512(line + v * LANES);
@@ -150,12 +155,12 @@ Tensor linear(const Tensor& x, const Tensor& packed, int64_t outputs, const opti
   const pair* ws = reinterpret_cast<const pair*>(read(packed));
   half* to = write(out);
 
-  auto tile = [&](int64_t row, int64_t count, int64_t panel) {
+  auto tile = [&](int64_t row, int64_t count, int64_t panel, const char* next) {
     with_rows<PANEL_ROWS>(count, [&](auto constant) {
       constexpr int M = constant;
       __m512 sums[M][PANEL] = {};
       multiply<M, PANEL>(xs + row * inputs, inputs, ws + panel * inner * COLUMNS, COLUMNS, inner,
-                         sums);
+                         sums, next);
       for (int v = 0; v < PANEL; v++) {
         const int64_t column = panel * COLUMNS + v * LANES;
         const __mmask16 lanes = first_lanes(outputs - column);
@@ -170,8 +175,17 @@ Tensor linear(const Tensor& x, const Tensor& packed, int64_t outputs, const opti
       }
     });
   };
+  // The first tile of rows reads a panel from memory, and that takes longer than its arithmetic. So
+  // where there are a few tiles, others fetch the next panel, a third of it each.
+  const int64_t tiles = (rows + PANEL_ROWS - 1) / PANEL_ROWS;
+  auto share_of_next = [&](int64_t row, int64_t panel) -> const char* {
+    const int64_t share = row / PANEL_ROWS - (tiles > PANEL);
+    if (tiles == 1 || rows > FEW_ROWS || share < 0 || share >= PANEL) return nullptr;
+    const pair* next = ws + (panel + 1) * inner * COLUMNS;
+    return reinterpret_cast<const char*>(next) + share * inner * LINE;
+  };
   // A task is a few panels and some rows: panels stay in the cache while the rows pass by.
-  const int64_t together = rows > 64 ? 2 : 1;
+  const int64_t together = rows > FEW_ROWS ? 2 : 1;
   const int64_t groups = (panels + together - 1) / together;
   const int64_t chunks = (rows + ROWS_AT_ONCE - 1) / ROWS_AT_ONCE;
   at::parallel_for(0, groups * chunks, 1, [&](int64_t begin, int64_t end) {
@@ -180,7 +194,7 @@ Tensor linear(const Tensor& x, const Tensor& packed, int64_t outputs, const opti
       const int64_t last = std::min(rows, first + ROWS_AT_ONCE);
       for (int64_t row = first; row < last; row += PANEL_ROWS)
         for (int64_t panel = from; panel < std::min(panels, from + together); panel++)
-          tile(row, last - row, panel);
+          tile(row, last - row, panel, share_of_next(row, panel));
     }
   });
   return out;
