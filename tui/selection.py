@@ -55,6 +55,14 @@ def node_holders(state: EngineState, node: NodeState) -> list[int]:
     return [r for r, table in tables if at < len(table) and table[at] == first]
 
 
+def called(target: Target) -> str:
+    """
+    >>> called(Target("request", 4)), called(Target("node", 3))
+    ('#4', 'node 3')
+    """
+    return f"#{target.id}" if target.kind == "request" else f"{target.kind} {target.id}"
+
+
 def names(requests: list[int], limit: int = 6) -> str:
     """
     >>> names([1, 2]), names([])

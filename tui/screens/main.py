@@ -141,7 +141,7 @@ class MainScreen(Travelling):
                 yield panes[TREE]
         yield self.strip
         yield Bar(self._watches, id="watches")
-        yield Bar(lambda width: [hint_line(store, width)], id="hint")
+        yield Bar(lambda width: [hint_line(store, width, self.meant)], id="hint")
         yield LinkBar(self._keys, id="keys")
 
     def on_mount(self) -> None:
@@ -477,10 +477,12 @@ class MainScreen(Travelling):
     def action_left(self) -> None:
         if self.may("left"):
             self.pane.sideways(-1)
+            self._moved()
 
     def action_right(self) -> None:
         if self.may("right"):
             self.pane.sideways(1)
+            self._moved()
 
     def action_top(self) -> None:
         self.pane.to_top()
@@ -499,8 +501,10 @@ class MainScreen(Travelling):
         self._moved()
 
     def _moved(self) -> None:
-        """What can be selected may differ here."""
+        """What can be selected may differ here, and what is asked about."""
+        self.pane.pointed = True
         self.query_one("#keys", Bar).sync()
+        self.query_one("#hint", Bar).sync()
 
     # --- choosing --------------------------------------------------------------------------------
 
@@ -540,6 +544,7 @@ class MainScreen(Travelling):
         """Light up ``target``, and in the other panes what belongs to it; None ends that."""
         self.store.select(target)
         for number, pane in self.panes.items():
+            pane.pointed = False
             if number != self.active:
                 pane.reveal()
         self.sync()
