@@ -263,7 +263,9 @@ class Travelling(Commanding):
         """Show what differs between the mark ``name`` and here."""
         marks, store = self.store.marks, self.store
         if name not in marks:
-            known = f"there are {', '.join(marks)}" if marks else f"{key('mark')} makes one here"
+            known = f"{key('mark')} makes one here"
+            if marks:
+                known = f"marked {'is' if len(marks) == 1 else 'are'} {', '.join(marks)}"
             self.notify(f"there is no mark {name!r}; {known}", severity="warning", timeout=3)
             return
         then = store.past.state_at(marks[name])
