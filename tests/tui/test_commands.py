@@ -4,6 +4,7 @@ import pytest
 from minisgl_tui.engine.debugger import Mode
 from minisgl_tui.engine.errors import UserError
 from minisgl_tui.engine.events import Preempted
+from minisgl_tui.engine.state import EngineState
 from minisgl_tui.engine.stops import StopReason
 from minisgl_tui.tui.actions import ACTIONS
 from minisgl_tui.tui.commands import COMMANDS, action_command, find, speed, target
@@ -12,12 +13,14 @@ from minisgl_tui.tui.screens.breakpoints import BreakpointsScreen
 from minisgl_tui.tui.screens.command import CommandScreen
 from minisgl_tui.tui.selection import Target
 from minisgl_tui.tui.sources.local import LocalSource
-from minisgl_tui.tui.watches import Watch, shown, sparks
+from minisgl_tui.tui.stops import Stops
+from minisgl_tui.tui.text import cell_len, plain
+from minisgl_tui.tui.watches import Watch, Watches, shown, sparks, watch_lines
 from textual import events
 from textual.widgets import Input
 
-from .pilot import NARROW, WIDE, Driver, all_sizes, running
-from .toy import ROOMY, make_source
+from .pilot import MEDIUM, NARROW, TINY, WIDE, Driver, all_sizes, running
+from .toy import CONFIG, ROOMY, make_source
 
 
 async def command(on: Driver, line: str) -> None:
@@ -363,6 +366,39 @@ async def test_a_watch_shows_value_change_since_the_last_stop_and_course(
         assert "◈ free" not in on.text()
         await command(on, "unwatch all")
         assert "◈" not in on.text()
+
+
+@all_sizes
+async def test_watches_that_have_no_room_are_counted_and_listed_with_their_values(
+    size: tuple[int, int],
+) -> None:
+    async with running(size) as on:
+        names = ("free", "evictable", "scheduled", "preemptions", "finished", "sampled", "step + 1")
+        names += tuple(f"preemptions + {n}" for n in range(30))
+        for name in names:
+            on.store.watches.add(name, on.store.state)
+        on.main.rearrange()
+        await on.step(2)
+        if size == TINY:  # which has no room for any
+            return
+        drawn = [line for line in on.lines() if "◈" in line]
+        shown = sum(line.count("◈") for line in drawn)
+        assert len(drawn) == {NARROW: 1, MEDIUM: 2}.get(size, 4)
+        assert shown >= 2
+        assert f"… {len(names) - shown} more: see :unwatch" in drawn[-1]
+        await on.press("colon", *"unwatch ")
+        assert "step + 1" in on.text() and f"… {len(names) + 1 - 8} more" in on.text()
+        line = next(line for line in on.lines() if line.strip().startswith("free "))
+        assert line.split()[-1] == str(on.store.state.free)
+
+
+def test_a_watch_wider_than_the_line_leaves_room_for_the_count_of_the_others() -> None:
+    watches, state = Watches(), EngineState(CONFIG)
+    for text in ("free" + " + 0" * 30, "free"):
+        watches.add(text, state)
+    (line,) = watch_lines(watches, Stops(), state, 60, 1)
+    assert plain(line).endswith("… 24 … 1 more: see :unwatch")
+    assert cell_len(plain(line)) <= 60
 
 
 async def test_a_watch_is_asked_of_the_state_shown() -> None:
