@@ -228,6 +228,23 @@ async def test_a_breakpoint_stops_and_the_screen_says_where_and_why(size: tuple[
         assert not any(line.startswith(" ◉") for line in on.lines())
 
 
+@pytest.mark.parametrize("typed", ["break", "until"])
+async def test_a_stop_says_where_its_condition_held_if_it_does_no_longer(typed: str) -> None:
+    async with running(MEDIUM) as on:
+        await on.step()
+        await command(on, f"{typed} batch == 1 < step")
+        if typed == "break":
+            await on.press("c")
+        await on.until(lambda: on.store.stops.latest is not None and on.store.state.step == 2)
+        await on.until(lambda: on.store.mode is Mode.PAUSED)
+        assert len(on.store.state.rows) == 3
+        whose = "breakpoint 1: " if typed == "break" else ""
+        words = f"◉ at 2:2 scheduled #0, but no longer (:goto 2:2) · {whose}batch == 1 < step"
+        await on.until(lambda: words in on.text())
+        await command(on, "goto 2:2")
+        assert len(on.store.state.rows) == 1
+
+
 @all_sizes
 async def test_b_sets_a_breakpoint_on_what_the_cursor_is_on_and_takes_it_away(
     size: tuple[int, int],
@@ -315,7 +332,7 @@ async def test_until_runs_to_its_condition_or_says_that_it_was_not_reached(
         await command(on, "until step == 9999")
         await on.until(lambda: on.store.done)
         assert on.store.stops.latest is not None
-        assert "not reached: step == 9999" in on.store.stops.why(on.store.state.step)
+        assert "not reached: step == 9999" in on.store.stops.why(on.store.state)
 
 
 class _Recording(LocalSource):

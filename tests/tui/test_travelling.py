@@ -238,7 +238,7 @@ async def test_x_is_answered_when_a_recording_is_read_so_far(
         await on.until(lambda: on.store.question is not None)
         assert "why #" in on.text() and "reading" not in on.lines()[0]
         assert on.store.newest == wanted and on.store.steps.last == 20
-        assert not on.store.stops.why(20)  # breakpoints on the way were passed over
+        assert not on.store.stops.why(on.store.now)  # breakpoints on the way were passed over
 
 
 async def test_a_recording_is_gone_through_in_both_directions(tmp_path: Path) -> None:

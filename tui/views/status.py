@@ -186,7 +186,7 @@ def _hint(store: Store, width: int, meant: Target | None) -> tuple[str, str]:
     if state.step == 0 and store.mode is Mode.PAUSED:
         step, play, help = key("step"), key("play"), key("help")
         return f"press {step} to take the first step, {play} to run, {help} for help", "accent"
-    stop = store.stops.why(state.step) if store.mode is Mode.PAUSED else ""
+    stop = store.stops.why(state) if store.mode is Mode.PAUSED else ""
     if stop:
         return f"{control}{STOP_GLYPH} {stop}", "bad"
     if control:
