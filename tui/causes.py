@@ -70,6 +70,12 @@ class _Inquiry:
         state = self._state
         request = state.requests.get(id)
         me = Target("request", id)
+        refused = self._record.refusal_of(id, self._here)
+        if refused:
+            yield from self._quote(0, refused, me)
+            ended = self._last("request", id, ev.Finished)
+            yield from self._quote(1, ended, me) if ended else ()
+            return
         if request is None:
             gone = self._record.chronicle.came("request", id, self._here)
             last = self._record.chronicle.before("request", id, _after(self._here))
