@@ -151,11 +151,16 @@ class _Inquiry:
     def _spenders(self, depth: int, state: EngineState, rows: list[RowState]) -> Iterator[Cause]:
         """Who took most of the step's budget, of those in ``rows``."""
         budget = f"the {state.config.max_batch_tokens} that a step has"
-        for row in sorted(rows, key=lambda row: -row.count)[:SHOWN_HOLDERS]:
+        order = sorted(rows, key=lambda row: -row.count)
+        for row in order[:SHOWN_HOLDERS]:
             what = "a decode" if row.decode else f"chunk {row.chunk} of its prefill"
             took = f"#{row.req} took {plural(row.count, 'token')} of {budget}"
             at = None if row.decode else self._last("request", row.req, ev.Scheduled)
             yield Cause(depth, f"{took}: {what}.", at, Target("request", row.req))
+        rest = order[SHOWN_HOLDERS:]
+        if rest:
+            tokens = plural(sum(row.count for row in rest), "token")
+            yield Cause(depth, f"{len(rest)} more took {tokens}.")
 
     def _running(self, state: EngineState, request: RequestState) -> Iterator[Cause]:
         me = Target("request", request.id)

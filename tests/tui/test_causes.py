@@ -144,6 +144,21 @@ def test_one_who_waits_for_budget_is_told_who_spent_it() -> None:
     assert "#2 took 8 tokens of the 20 that a step has: chunk 1 of its prefill." in said
 
 
+@pytest.mark.parametrize(("others", "rest"), [(7, "4 more took 4 tokens."), (4, "1 more took 1")])
+def test_of_many_who_spent_the_budget_the_rest_is_counted(others: int, rest: str) -> None:
+    bench = Bench(max_batch_tokens=others + 2)
+    for first in range(others):
+        bench.submit([first], 20)
+    bench.step()
+    for first in (50, 60):
+        bench.submit([first] * 9)
+    bench.step()
+    said = said_of(bench, "request", others + 1)
+    assert said.count(f"of the {others + 2} that a step has: ") == 4
+    assert rest in said
+    assert " more took " not in said_of(bench, "request", 0)
+
+
 def test_one_who_waits_behind_the_policy_an_overdue_one_or_the_head_is_told_which() -> None:
     bench = Bench(schedule_policy="sjf", num_blocks=96, max_batch_tokens=512, max_model_len=512)
     bench.submit([1] * 100, 280)
