@@ -153,7 +153,8 @@ async def test_x_while_an_event_is_looked_for_asks_about_what_it_hit(
         question = on.store.question
         assert question is not None and question.target == on.store.selected
         assert question.position == on.store.position
-        assert touches(on.store.past.event(question.position), "notable", ALL)
+        event = on.store.past.event(question.position)
+        assert event is not None and touches(event, "notable", ALL)
 
 
 async def test_the_next_change_of_what_is_selected() -> None:
