@@ -155,6 +155,12 @@ async def test_x_while_an_event_is_looked_for_asks_about_what_it_hit(
         assert question.position == on.store.position
         event = on.store.past.event(question.position)
         assert event is not None and touches(event, "notable", ALL)
+        await on.press(":", *"goto 1", "enter", "1", "escape", "escape")
+        found.clear()
+        await on.press("left_square_bracket", "x")
+        found.set()
+        await on.until(lambda: not on.store.hunting)
+        assert on.store.question is None  # there is none before this
 
 
 async def test_the_next_change_of_what_is_selected() -> None:

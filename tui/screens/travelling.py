@@ -212,10 +212,10 @@ class Travelling(Commanding):
         if hunt is None:
             return
         if hunt.go_on(_TURN):
-            asks = self._asks_there
+            asks, here = self._asks_there, self.store.position
             self.stay()
             self._arrive()
-            if asks:
+            if asks and self.store.position != here:
                 self.action_why()
         else:
             what = "stop" if isinstance(hunt, Hunt) else "event"
