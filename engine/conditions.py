@@ -18,10 +18,11 @@ have a name, the state's is meant. ``blocks`` are all that an event names, freed
     ev in ("evicted", "released") and 812 in blocks
     step >= 100                               kv > 0.9
 
-What is not there compares to nothing: a field the event lacks, a division by zero, a sum of text
-and number. Any comparison with it is false, ``!=`` and ``not in`` included, and so is one between
-unlike things (``why < 3``). So ``req != 7`` asks for an event with another request, while
-``not req == 7`` is true of events without one too.
+What is not there compares to nothing: a field the event lacks, a division by zero. Any comparison
+with it is false, ``!=`` and ``not in`` included. So ``req != 7`` asks for an event with another
+request, while ``not req == 7`` is true of events without one too. A comparison of unlike things
+(``why < 3``) would never hold, and is refused as far as that can be told from its text; so is a sum
+of text and number. ``tokens``, a list or a number by event, compares to what it then is like.
 
 The text is parsed by `ast`, checked against the list above and turned into closures; none of it is
 ever compiled or evaluated by Python. When to ask a condition is up to `breakpoints.py`.
@@ -38,6 +39,7 @@ from typing import Any
 
 from .errors import UserError
 from .events import Event
+from .kinds import mismatch, no_number
 from .quantities import (
     EVENT_FIELDS,
     EVENT_KINDS,
@@ -203,14 +205,20 @@ class _Compiler:
                 inner = self.value(operand)
                 return lambda state, event: not inner(state, event)
             case ast.UnaryOp(op=op, operand=operand) if type(op) in _SIGNS:
-                sign, inner = _SIGNS[type(op)], self.value(operand)
+                sign, inner = _SIGNS[type(op)], self._number(operand)
                 return lambda state, event: calculate(sign, 0, inner(state, event))
             case ast.BinOp(left, op, right) if type(op) in _ARITHMETIC:
-                compute, a, b = _ARITHMETIC[type(op)], self.value(left), self.value(right)
+                compute, a, b = _ARITHMETIC[type(op)], self._number(left), self._number(right)
                 return lambda state, event: calculate(compute, a(state, event), b(state, event))
             case ast.Compare():
                 return self._comparison(node)
         raise self._refusal(node)
+
+    def _number(self, node: ast.expr) -> Compute:
+        value = self.value(node)
+        if why := no_number(node, self.text):
+            raise self._error(node, why)
+        return value
 
     def _name(self, node: ast.Name) -> Compute:
         name = node.id
@@ -243,6 +251,8 @@ class _Compiler:
             else:
                 raise self._refusal(node)
             self._check_kinds(left, right)
+            if found := mismatch(left, op, right, self.text):
+                raise self._error(*found)
             left = right
 
         def compute(state: EngineState, event: Event | None) -> bool:

@@ -5,7 +5,7 @@ words into sentences. A new field of an event is known as soon as `events.py` ha
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
 from . import events
 from .state import EngineState
@@ -61,6 +61,32 @@ _STRUCTURED = {"params", "logprobs"}  # nothing to compare them with
 EVENT_FIELDS = tuple(
     sorted({f for c in _KINDS for f in c.__struct_fields__} - _STRUCTURED - QUANTITIES.keys())
 )
+
+NUMBER, TEXT, LIST = "a number", "a text", "a list"
+
+
+def _kind_of_type(hint: Any) -> str:
+    if hint in (int, float, bool):
+        return NUMBER
+    if hint is str:
+        return TEXT
+    if get_origin(hint) is list:
+        return LIST
+    found = {_kind_of_type(part) for part in get_args(hint) if part is not type(None)}
+    return found.pop() if len(found) == 1 else ""
+
+
+def _kinds() -> dict[str, str]:
+    found: dict[str, set[str]] = {name: {NUMBER} for name in QUANTITIES}
+    for event in _KINDS:
+        for name, hint in get_type_hints(event).items():
+            if name in EVENT_FIELDS:
+                found.setdefault(name, set()).add(_kind_of_type(hint))
+    kinds = {name: of.pop() for name, of in found.items() if len(of) == 1}
+    return {**kinds, "ev": TEXT, "blocks": LIST}
+
+
+KINDS = _kinds()  # of each name what it is, unless it is different things of different events
 
 
 def kind_of(event: events.Event | None) -> Any:

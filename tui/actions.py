@@ -40,7 +40,7 @@ ACTIONS: tuple[Action, ...] = (
     ),
     Action(
         "toggle_break", "b", "b", "Break here",
-        "stop at the next event about what the cursor is on, or no longer", RUN, "break", 7,
+        "stop at the next event about what x would explain, or no longer", RUN, "break", 7,
     ),
     Action("breakpoints", "B", "B", "Breakpoints", "list them, switch or remove them", RUN),
     Action("watch", "w", "w", "Watch…", "keep a value in sight: free, running / batch", RUN),
@@ -82,8 +82,8 @@ ACTIONS: tuple[Action, ...] = (
         argument="1",
     ),
     Action(
-        "why", "x", "x", "Why", "the causes of what is under the cursor, or selected", LOOK,
-        "why", 4,
+        "why", "x", "x", "Why",
+        "the causes of what is selected, or of where the cursor was moved since", LOOK, "why", 4,
     ),
     Action("slower", "less_than_sign", "<", "Slower", "lower the speed", RUN, "slower", 8),
     Action("faster", "greater_than_sign", ">", "Faster", "raise the speed", RUN, "faster", 8),

@@ -22,7 +22,7 @@ from .explain import supply
 from .figures import duration
 from .record import Record
 from .selection import Target, names, node_holders
-from .text import plural
+from .text import agrees, plural
 
 SHOWN_HOLDERS = 4
 SHOWN_CHANGES = 4
@@ -70,6 +70,12 @@ class _Inquiry:
         state = self._state
         request = state.requests.get(id)
         me = Target("request", id)
+        refused = self._record.refusal_of(id, self._here)
+        if refused:
+            yield from self._quote(0, refused, me)
+            ended = self._last("request", id, ev.Finished)
+            yield from self._quote(1, ended, me) if ended else ()
+            return
         if request is None:
             gone = self._record.chronicle.came("request", id, self._here)
             last = self._record.chronicle.before("request", id, _after(self._here))
@@ -126,16 +132,20 @@ class _Inquiry:
             yield from self._holders(depth, then)
             own = then.evictable - deferred.evictable
             if at and own:
-                of = f"{own} of the {then.evictable} evictable"
-                text = f"{of} are the cached prefix of #{deferred.req}, which it counts on already."
+                of = f"{own} of the {then.evictable} evictable {agrees(own, 'is', 'are')}"
+                text = f"{of} the cached prefix of #{deferred.req}, which it counts on already."
                 yield Cause(depth + 1, text, at, Target("request", deferred.req))
             yield from self._earliest_end(depth, state)
         elif deferred.why == "no_budget":
             others = [row for row in state.rows if row.req != deferred.req]
             yield from self._spenders(depth, state, others)
         elif deferred.why == "max_running":
-            limit = plural(len(state.running), "request")
-            yield Cause(depth, f"{limit} run, as many as --max-running-requests lets.")
+            running, config = len(state.running), state.config
+            run = f"{plural(running, 'request')} {agrees(running, 'runs', 'run')}"
+            lets = "--max-running-requests lets"
+            if config.max_batch_tokens < config.max_running_requests:
+                lets = "--max-batch-tokens has a token for"
+            yield Cause(depth, f"{run}, as many as {lets}.")
         elif deferred.why == "preempting":
             for note in state.notes:
                 if isinstance(note, ev.Preempted):
@@ -145,11 +155,16 @@ class _Inquiry:
     def _spenders(self, depth: int, state: EngineState, rows: list[RowState]) -> Iterator[Cause]:
         """Who took most of the step's budget, of those in ``rows``."""
         budget = f"the {state.config.max_batch_tokens} that a step has"
-        for row in sorted(rows, key=lambda row: -row.count)[:SHOWN_HOLDERS]:
+        order = sorted(rows, key=lambda row: -row.count)
+        for row in order[:SHOWN_HOLDERS]:
             what = "a decode" if row.decode else f"chunk {row.chunk} of its prefill"
             took = f"#{row.req} took {plural(row.count, 'token')} of {budget}"
             at = None if row.decode else self._last("request", row.req, ev.Scheduled)
             yield Cause(depth, f"{took}: {what}.", at, Target("request", row.req))
+        rest = order[SHOWN_HOLDERS:]
+        if rest:
+            tokens = plural(sum(row.count for row in rest), "token")
+            yield Cause(depth, f"{len(rest)} more took {tokens}.")
 
     def _running(self, state: EngineState, request: RequestState) -> Iterator[Cause]:
         me = Target("request", request.id)
@@ -205,7 +220,8 @@ class _Inquiry:
         """Who holds the pool's blocks in ``state``, the largest first, and what ``victim`` has."""
         total = state.config.num_blocks
         held = total - state.free - state.evictable
-        pool = f"{held} of {plural(total, 'block')} are held: {supply_of(state)}"
+        of = f"{held} of {plural(total, 'block')} {agrees(held, 'is', 'are')} held"
+        pool = f"{of}: {supply_of(state)}"
         yield Cause(depth, f"{pool}.")
         tables = [(len(state.requests[r].block_table), r) for r in state.running]
         order = [id for _, id in sorted(tables, key=lambda pair: (-pair[0], pair[1]))]
@@ -215,7 +231,7 @@ class _Inquiry:
             yield Cause(depth + 1, text, None, Target("request", id))
         rest = [id for id in order if id not in shown]
         if rest:
-            hold = "holds" if len(rest) == 1 else "hold"
+            hold = agrees(len(rest), "holds", "hold")
             yield Cause(depth + 1, f"{len(rest)} more {hold} {_blocks_of(state, rest)}.")
         above = held - len({b for id in order for b in state.requests[id].block_table})
         if above:
@@ -260,7 +276,8 @@ class _Inquiry:
         share = f"{hit or 'None'} of the {plural(len(tokens), 'token')} of its {what}"
         yield Cause(0, f"{share} came from the cache.", at, me)
         if hit >= could:
-            yield Cause(1, _FULL_HIT if hit else f"It is shorter than one block of {size} tokens.")
+            none = f"What is before its last token fills no block of {plural(size, 'token')}."
+            yield Cause(1, _FULL_HIT if hit else none)
             return
         if request.params.prompt_logprobs is not None and not event.recompute:
             words = "Its prompt's log-probabilities are asked for, so all of it is computed."
@@ -408,14 +425,16 @@ class _Inquiry:
             return
         blocks = plural(len(node.blocks), "block")
         held = names(node_holders(state, node))
-        used = f"hit {node.hits} times, last used in step {node.last_used}"
+        hits = "once" if node.hits == 1 else f"{node.hits} times"
+        used = f"{f'hit {hits}' if node.hits else 'never hit'}, last used in step {node.last_used}"
         yield Cause(0, f"Node {id} has {blocks}, held by {held}; {used}.", made, me)
         yield from self._quote(1, made, me)
         if not node.pinned:
             order = state.config.eviction_policy
             yield Cause(1, f"Nobody holds it: it can be evicted, in the order of {order}.")
         elif not node.refs:
-            below = f"{plural(node.pinned_children, 'node')} below it are held"
+            below = plural(node.pinned_children, "node")
+            below += f" below it {agrees(node.pinned_children, 'is', 'are')} held"
             yield Cause(1, f"Nobody holds it, but {below}: it cannot be evicted.")
 
     def _behind_eviction(self, depth: int, at: Position) -> Iterator[Cause]:

@@ -10,7 +10,7 @@ from ..engine import events as ev
 from .cells import FREE, GLYPHS, HELD, PRIVATE
 from .explain import Note, explain
 from .selection import names
-from .text import plural
+from .text import agrees, plural
 
 
 def describe(event: ev.AnyEvent) -> Note:
@@ -61,7 +61,9 @@ def _scheduled(e: ev.Scheduled) -> str:
 
 
 def _decoding(e: ev.Decoding) -> str:
-    return f"{plural(len(e.reqs), 'request')} decode a token each: {names(e.reqs)}"
+    many = len(e.reqs)
+    decode = agrees(many, "decodes a token", "decode a token each")
+    return f"{plural(many, 'request')} {decode}: {names(e.reqs)}"
 
 
 def _sampled(e: ev.Sampled) -> str:
@@ -73,7 +75,7 @@ def _allocated(e: ev.Allocated) -> str:
 
 
 def _released(e: ev.Released) -> str:
-    stay = f"; {e.cached} stay in the tree" if e.cached else ""
+    stay = f"; {e.cached} {agrees(e.cached, 'stays', 'stay')} in the tree" if e.cached else ""
     return f"#{e.req} lets go of its table: {_blocks(e.freed)} freed{stay}"
 
 
@@ -86,7 +88,8 @@ def _extended(e: ev.Extended) -> str:
 
 
 def _split(e: ev.Split) -> str:
-    return f"node {e.node} split: its first {plural(e.tokens, 'token')} are node {e.upper} now"
+    first = f"{plural(e.tokens, 'token')} {agrees(e.tokens, 'is', 'are')}"
+    return f"node {e.node} split: its first {first} node {e.upper} now"
 
 
 CHANGES: dict[type, tuple[str, str, Callable[[Any], str]]] = {

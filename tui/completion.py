@@ -14,6 +14,7 @@ from ..engine.quantities import EVENT_FIELDS, EVENT_KINDS, QUANTITIES
 from ..engine.state import ROOT
 from .forking import SUBSTITUTE
 from .palette import OWN_THEMES
+from .watches import shown
 
 if TYPE_CHECKING:
     from .screens.main import MainScreen
@@ -79,7 +80,8 @@ def breakpoint_ids(screen: "MainScreen", text: str) -> Choices:
 
 
 def watched(screen: "MainScreen", text: str) -> Choices:
-    return {watch.text: "" for watch in screen.store.watches.all} | {"all": ""}
+    store = screen.store
+    return {w.text: shown(w.value(store.state)) for w in store.watches.all} | {"all": ""}
 
 
 def marks(screen: "MainScreen", text: str) -> Choices:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from ..engine import events as ev
-from .text import plural
+from .text import agrees, plural
 
 
 class Note(NamedTuple):
@@ -68,7 +68,8 @@ def deferred(e: ev.Deferred) -> str:
     if e.why == "no_blocks":
         can_have = max(0, e.free + e.evictable - e.promised)
         numbers = supply(e.free, e.evictable, e.promised)
-        cached = f" beside the {plural(e.cached_tokens, 'token')} of it that are cached"
+        are = agrees(e.cached_tokens, "is", "are")
+        cached = f" beside the {plural(e.cached_tokens, 'token')} of it that {are} cached"
         beside = cached if e.cached_tokens else ""
         return (
             f"#{e.req} has to wait: it needs {plural(e.need, 'block')}{beside} and can have "

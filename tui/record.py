@@ -37,3 +37,10 @@ class Record:
             assert event is not None
             self._events[position] = event
         return self._events[position]
+
+    def refusal_of(self, request: int, here: Position) -> Position | None:
+        """Where ``request`` was refused, if it was up to ``here``: right when it came."""
+        for position in self.chronicle.of("request", request)[:2]:
+            if position <= here and isinstance(self.event_at(position), ev.Refused):
+                return position
+        return None

@@ -3,8 +3,10 @@
 from typing import Literal, NamedTuple
 
 from ..engine.blocks import BlockState
+from ..engine.events import Refused
 from ..engine.snapshot import NodeState
 from ..engine.state import EngineState
+from . import explain
 from .text import plural, visible
 
 Kind = Literal["request", "node", "block"]
@@ -34,12 +36,15 @@ class Links(NamedTuple):
 NOTHING = Links()
 
 
-def resolve(state: EngineState, target: Target | None, came: bool = True) -> Links:
-    """Everything in ``state`` that belongs to ``target`` now; ``came``: it was there once."""
+def resolve(
+    state: EngineState, target: Target | None, came: bool = True, refused: Refused | None = None
+) -> Links:
+    """Everything in ``state`` that belongs to ``target`` now; ``came``: it was there once;
+    ``refused``: how it was, if it is a request that was."""
     if target is None:
         return NOTHING
     if target.kind == "request":
-        return _of_request(state, target.id, came)
+        return _of_request(state, target.id, came, refused)
     if target.kind == "node":
         return _of_node(state, target.id, came)
     return _of_block(state, target.id)
@@ -55,6 +60,14 @@ def node_holders(state: EngineState, node: NodeState) -> list[int]:
     return [r for r, table in tables if at < len(table) and table[at] == first]
 
 
+def called(target: Target) -> str:
+    """
+    >>> called(Target("request", 4)), called(Target("node", 3))
+    ('#4', 'node 3')
+    """
+    return f"#{target.id}" if target.kind == "request" else f"{target.kind} {target.id}"
+
+
 def names(requests: list[int], limit: int = 6) -> str:
     """
     >>> names([1, 2]), names([])
@@ -66,8 +79,10 @@ def names(requests: list[int], limit: int = 6) -> str:
     return " ".join(f"#{r}" for r in requests[:limit]) + (f" and {rest} more" if rest > 0 else "")
 
 
-def _of_request(state: EngineState, id: int, came: bool) -> Links:
+def _of_request(state: EngineState, id: int, came: bool, refused: Refused | None) -> Links:
     request = state.requests.get(id)
+    if refused:
+        return Links(frozenset((id,)), words=explain.refused(refused).removesuffix("."))
     if request is None:
         gone = "ended long ago: its tokens are no longer kept"
         return Links(frozenset((id,)), words=f"#{id} {gone if came else 'has not come yet'}")

@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from ..engine.breakpoints import BreakpointInfo
+from ..engine.conditions import parse
+from ..engine.state import EngineState
 from ..engine.stops import Stop, Stopped, StopReason
 from .explain import Note, explain
 from .sources.base import BreakpointsChanged
@@ -70,18 +72,30 @@ class Stops:
         """What fired in ``step``."""
         return self._hits.get(step, [])
 
-    def why(self, step: int) -> str:
-        """Why it stopped after ``step``, in a line, if somebody wanted to know: empty for a step
-        or a pause that was asked for by key."""
-        stop = self._steps.get(step)
+    def why(self, state: EngineState) -> str:
+        """Why it stopped after the step that ``state`` is the end of, in a line, if somebody wanted
+        to know: empty for a step or a pause that was asked for by key."""
+        stop = self._steps.get(state.step)
         if stop is None or not (stop.hits or stop.until):
             return ""
-        if stop.reason is StopReason.BREAKPOINT:
-            first = stop.hits[0]
-            more = f" (and {len(stop.hits) - 1} more)" if len(stop.hits) > 1 else ""
-            return f"breakpoint {first.breakpoint}: {first.condition} · at {first.what}{more}"
-        return stop.text
+        first = stop.hits[0] if stop.hits else None
+        if first is None:
+            return stop.text
+        reached = stop.reason is StopReason.UNTIL
+        whose = stop.until if reached else f"breakpoint {first.breakpoint}: {first.condition}"
+        more = f" (and {len(stop.hits) - 1} more)" if len(stop.hits) > 1 else ""
+        if _passed(first, state):
+            gone = f"at {first.what}, but no longer (:goto {first.position})"
+            return f"{gone} · {whose}{more}"
+        return stop.text if reached else f"{whose} · at {first.what}{more}"
 
     def before(self, step: int) -> int:
         """The step of the latest stop before ``step``; 0, the start, if there was none."""
         return next((s for s in reversed(self._steps) if s < step), 0)
+
+
+def _passed(stop: Stop, state: EngineState) -> bool:
+    """Whether what ``stop`` is about was so within the step, and is not at its end, which is where
+    the engine stands."""
+    condition = parse(stop.condition)
+    return not condition.needs_event and not condition.holds(state)

@@ -166,7 +166,18 @@ class Store:
     def _link(self) -> None:
         target = self.selected
         came = target is None or self.chronicle.came(*target, self.position)
-        self.links = resolve(self.state, target, came)
+        self.links = resolve(self.state, target, came, self._refusal(target))
+
+    def _refusal(self, target: Target | None) -> ev.Refused | None:
+        """How ``target`` was refused, if it is a request that ended so, or one no longer kept."""
+        if target is None or target.kind != "request":
+            return None
+        request = self.state.requests.get(target.id)
+        if request is not None and request.finish_reason != "error":
+            return None
+        at = Record(self.past, self.chronicle).refusal_of(target.id, self.position)
+        event = self.past.event(at) if at else None
+        return event if isinstance(event, ev.Refused) else None
 
     def ask(self, target: Target) -> None:
         """Find out why ``target`` is as it is at the position looked at."""

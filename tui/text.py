@@ -147,6 +147,15 @@ def _shares(counts: Sequence[int], width: int) -> list[int]:
     return shares
 
 
+def agrees(count: int, one: str, many: str) -> str:
+    """The verb for ``count`` of something.
+
+    >>> agrees(1, "is", "are"), agrees(0, "is", "are")
+    ('is', 'are')
+    """
+    return one if count == 1 else many
+
+
 def plural(count: int, noun: str) -> str:
     """
     >>> plural(1, "block"), plural(2, "block")

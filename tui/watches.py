@@ -13,7 +13,7 @@ from ..engine.events import StepRecord
 from ..engine.quantities import MISSING, QUANTITIES
 from ..engine.state import EngineState
 from .stops import Stops
-from .text import Line, cell_len, plain
+from .text import Line, cell_len, clip, plain
 
 KEEP = 2000  # steps whose values are kept
 SPARKS = "▁▂▃▄▅▆▇█"
@@ -86,12 +86,30 @@ class Watches:
             watch.note(state)
 
 
-def watch_lines(watches: Watches, stops: Stops, state: EngineState, width: int) -> list[Line]:
-    """The watches one after the other, on as many lines as they take."""
+def watch_lines(
+    watches: Watches, stops: Stops, state: EngineState, width: int, most: int
+) -> list[Line]:
+    """The watches one after the other, on as many lines as they take, but ``most``; if they take
+    more, how many do not show and where they do."""
+    parts = [_part(watch, stops, state) for watch in watches.all]
+    for shown in range(len(parts), 1, -1):
+        lines = _laid([*parts[:shown], *_rest(len(parts) - shown)], width)
+        if len(lines) <= most:
+            return lines
+    rest = _rest(len(parts) - 1)
+    room = width - 1 - sum(cell_len(plain(line)) for line in rest)
+    return _laid([*(_clipped(part, room) for part in parts[:1]), *rest], width)
+
+
+def _rest(count: int) -> list[Line]:
+    """That there are ``count`` more, as a part of its own, unless it is none."""
+    return [[(f"… {count} more: see :unwatch", "dim")]] if count > 0 else []
+
+
+def _laid(parts: list[Line], width: int) -> list[Line]:
     lines: list[Line] = []
     room = 0
-    for watch in watches.all:
-        part = _part(watch, stops, state)
+    for part in parts:
         length = cell_len(plain(part))
         if not lines or length > room:
             lines.append([(" ", "text")])
@@ -99,6 +117,19 @@ def watch_lines(watches: Watches, stops: Stops, state: EngineState, width: int) 
         lines[-1] += part
         room -= length
     return lines
+
+
+def _clipped(part: Line, width: int) -> Line:
+    """``part``; where that is too wide, its value and as much of its text as there is room for."""
+    if cell_len(plain(part)) <= width:
+        return part
+    (text, style), value, *_ = part
+    return [
+        (clip(text, width - cell_len(value[0]) - 2), style),
+        (" ", "text"),
+        value,
+        (" ", "text"),
+    ]
 
 
 def _part(watch: Watch, stops: Stops, state: EngineState) -> Line:

@@ -124,7 +124,7 @@ def _notes(recorded: Recorded, replay: Replay, editor: Editor, changes: Changes)
     notes = []
     if editor.edited:
         notes.append(
-            f"{len(editor.edited):,} prompts were edited, {editor.more:+,} tokens in all; their "
+            f"{_were(len(editor.edited), 'prompt')} edited, {editor.more:+,} tokens in all; their "
             "answers are the recorded ones, for a model would have to be asked for others"
         )
     elif changes.replace:
@@ -142,7 +142,11 @@ def _notes(recorded: Recorded, replay: Replay, editor: Editor, changes: Changes)
     )
     if recorded.open:
         notes.append(
-            f"{recorded.open} requests were alive when the recording ended; in the fork they end "
-            "where it knows no more of their answers"
+            f"{_were(recorded.open, 'request')} alive when the recording ended; in the fork they "
+            "end where it knows no more of their answers"
         )
     return notes
+
+
+def _were(count: int, noun: str) -> str:
+    return f"{count:,} {noun} was" if count == 1 else f"{count:,} {noun}s were"

@@ -51,9 +51,12 @@ def _make_room(state: EngineState, recorded: Recorded, num_blocks: int) -> list[
     engine.scheduler.give_back(beyond)
     engine.log.close(state.now)
     state.notes = []  # of blocks that there will not be
+    victims = state.stats.preemptions - preempted
+    requests = "1 request was" if victims == 1 else f"{victims} requests were"
+    gone = state.stats.evicted_blocks - evicted
+    blocks = "1 cached block" if gone == 1 else f"{gone} cached blocks"
     return [
-        f"to fit into {num_blocks} blocks, {state.stats.preemptions - preempted} requests were "
-        f"preempted and {state.stats.evicted_blocks - evicted} cached blocks evicted at the fork"
+        f"to fit into {num_blocks} blocks, {requests} preempted and {blocks} evicted at the fork"
     ]
 
 

@@ -95,8 +95,7 @@ class PrefillStallsDecode(Lint):
         self._begin()
 
     def summary(self, count: int) -> str:
-        verb = "makes" if count == 1 else "make"
-        return f"the prefill of {counted(count, 'request')} {verb} decodes wait"
+        return f"the prefill of {counted(count, 'request')} makes decodes wait"
 
     def _begin(self, e: ev.StepBegan | None = None, state: EngineState | None = None) -> None:
         self._decodes = self._prefill = 0

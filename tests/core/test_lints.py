@@ -422,6 +422,7 @@ def test_a_summary_is_one_line_for_one_and_for_many(name: str) -> None:
     lint = LINTS[name]()
     for count in (1, 12):
         assert lint.summary(count) and "\n" not in lint.summary(count)
+        assert "requests make " not in lint.summary(count)  # it is the prefill that makes
 
 
 def test_findings_are_bounded_and_the_one_not_raised_for_longest_makes_room() -> None:

@@ -2,7 +2,9 @@
 
 import pytest
 from minisgl_tui.tui.screens.box import Box
+from minisgl_tui.tui.screens.filter import FilterScreen
 from textual import events
+from textual.widgets import Input
 
 from .pilot import Driver, running
 
@@ -44,3 +46,17 @@ async def test_two_lines_pasted_as_keys_send_the_first() -> None:
         burst(on, *"one", "enter", "enter", *"two", "enter")
         await on.until(lambda: len(on.store.state.requests) == asked + 1)
         assert on.app.screen is on.main or isinstance(on.app.screen, Box)
+
+
+async def test_what_is_typed_takes_the_place_of_the_old_filter_however_early_it_comes() -> None:
+    async with running() as on:
+        for keys, text in (("kind pre", "kind pre"), ("req 2", "req 2"), ("node 1", "node 1")):
+            await on.press("slash", *keys, "enter")
+            assert on.main.events.filter is not None
+            assert on.main.events.filter.text == text
+        burst(on, "slash", *"kind")  # letters that come before the box is there
+        await on.until(lambda: isinstance(on.app.screen, FilterScreen))
+        await on.press(*" dec")
+        assert on.app.screen.query_one(Input).value == "kind dec"
+        await on.press("enter", "slash", "end", "o")
+        assert on.app.screen.query_one(Input).value == "kind deco"

@@ -144,6 +144,53 @@ def test_one_who_waits_for_budget_is_told_who_spent_it() -> None:
     assert "#2 took 8 tokens of the 20 that a step has: chunk 1 of its prefill." in said
 
 
+@pytest.mark.parametrize(("others", "rest"), [(7, "4 more took 4 tokens."), (4, "1 more took 1")])
+def test_of_many_who_spent_the_budget_the_rest_is_counted(others: int, rest: str) -> None:
+    bench = Bench(max_batch_tokens=others + 2)
+    for first in range(others):
+        bench.submit([first], 20)
+    bench.step()
+    for first in (50, 60):
+        bench.submit([first] * 9)
+    bench.step()
+    said = said_of(bench, "request", others + 1)
+    assert said.count(f"of the {others + 2} that a step has: ") == 4
+    assert rest in said
+    assert " more took " not in said_of(bench, "request", 0)
+
+
+def test_one_who_waits_for_a_place_is_told_which_limit_it_is() -> None:
+    for settings, said in (
+        ({"max_running_requests": 1}, "1 request runs, as many as --max-running-requests lets."),
+        ({"max_batch_tokens": 2}, "2 requests run, as many as --max-batch-tokens has a token for."),
+    ):
+        bench = Bench(**settings)
+        for first in range(3):
+            bench.submit([first], 20)
+        bench.step(2)
+        assert said in said_of(bench, "request", 2)
+
+
+def test_hits_and_held_nodes_are_counted_in_words_that_fit() -> None:
+    bench = Bench()
+    prompt = list(range(9))
+    bench.submit(prompt, 1)
+    bench.finish()
+    assert "; never hit, last used in step 1" in said_of(bench, "node", 1)
+    bench.submit(prompt, 1)
+    bench.finish()
+    assert "; hit once, last used in step 2" in said_of(bench, "node", 1)
+    bench.submit(prompt, 1)
+    bench.finish()
+    assert "; hit 2 times, last used in step 3" in said_of(bench, "node", 1)
+    bench = Bench()
+    bench.submit([1, 2, 3, 4])
+    bench.finish()
+    assert "What is before its last token fills no block of 4 tokens." in (
+        said_of(bench, "request", 0)
+    )
+
+
 def test_one_who_waits_behind_the_policy_an_overdue_one_or_the_head_is_told_which() -> None:
     bench = Bench(schedule_policy="sjf", num_blocks=96, max_batch_tokens=512, max_model_len=512)
     bench.submit([1] * 100, 280)

@@ -4,6 +4,7 @@ import pytest
 from minisgl_tui.engine.debugger import Mode
 from minisgl_tui.engine.errors import UserError
 from minisgl_tui.engine.events import Preempted
+from minisgl_tui.engine.state import EngineState
 from minisgl_tui.engine.stops import StopReason
 from minisgl_tui.tui.actions import ACTIONS
 from minisgl_tui.tui.commands import COMMANDS, action_command, find, speed, target
@@ -12,12 +13,14 @@ from minisgl_tui.tui.screens.breakpoints import BreakpointsScreen
 from minisgl_tui.tui.screens.command import CommandScreen
 from minisgl_tui.tui.selection import Target
 from minisgl_tui.tui.sources.local import LocalSource
-from minisgl_tui.tui.watches import Watch, shown, sparks
+from minisgl_tui.tui.stops import Stops
+from minisgl_tui.tui.text import cell_len, plain
+from minisgl_tui.tui.watches import Watch, Watches, shown, sparks, watch_lines
 from textual import events
 from textual.widgets import Input
 
-from .pilot import NARROW, WIDE, Driver, all_sizes, running
-from .toy import ROOMY, make_source
+from .pilot import MEDIUM, NARROW, TINY, WIDE, Driver, all_sizes, running
+from .toy import CONFIG, ROOMY, make_source
 
 
 async def command(on: Driver, line: str) -> None:
@@ -225,6 +228,23 @@ async def test_a_breakpoint_stops_and_the_screen_says_where_and_why(size: tuple[
         assert not any(line.startswith(" ◉") for line in on.lines())
 
 
+@pytest.mark.parametrize("typed", ["break", "until"])
+async def test_a_stop_says_where_its_condition_held_if_it_does_no_longer(typed: str) -> None:
+    async with running(MEDIUM) as on:
+        await on.step()
+        await command(on, f"{typed} batch == 1 < step")
+        if typed == "break":
+            await on.press("c")
+        await on.until(lambda: on.store.stops.latest is not None and on.store.state.step == 2)
+        await on.until(lambda: on.store.mode is Mode.PAUSED)
+        assert len(on.store.state.rows) == 3
+        whose = "breakpoint 1: " if typed == "break" else ""
+        words = f"◉ at 2:2 scheduled #0, but no longer (:goto 2:2) · {whose}batch == 1 < step"
+        await on.until(lambda: words in on.text())
+        await command(on, "goto 2:2")
+        assert len(on.store.state.rows) == 1
+
+
 @all_sizes
 async def test_b_sets_a_breakpoint_on_what_the_cursor_is_on_and_takes_it_away(
     size: tuple[int, int],
@@ -312,7 +332,7 @@ async def test_until_runs_to_its_condition_or_says_that_it_was_not_reached(
         await command(on, "until step == 9999")
         await on.until(lambda: on.store.done)
         assert on.store.stops.latest is not None
-        assert "not reached: step == 9999" in on.store.stops.why(on.store.state.step)
+        assert "not reached: step == 9999" in on.store.stops.why(on.store.state)
 
 
 class _Recording(LocalSource):
@@ -363,6 +383,39 @@ async def test_a_watch_shows_value_change_since_the_last_stop_and_course(
         assert "◈ free" not in on.text()
         await command(on, "unwatch all")
         assert "◈" not in on.text()
+
+
+@all_sizes
+async def test_watches_that_have_no_room_are_counted_and_listed_with_their_values(
+    size: tuple[int, int],
+) -> None:
+    async with running(size) as on:
+        names = ("free", "evictable", "scheduled", "preemptions", "finished", "sampled", "step + 1")
+        names += tuple(f"preemptions + {n}" for n in range(30))
+        for name in names:
+            on.store.watches.add(name, on.store.state)
+        on.main.rearrange()
+        await on.step(2)
+        if size == TINY:  # which has no room for any
+            return
+        drawn = [line for line in on.lines() if "◈" in line]
+        shown = sum(line.count("◈") for line in drawn)
+        assert len(drawn) == {NARROW: 1, MEDIUM: 2}.get(size, 4)
+        assert shown >= 2
+        assert f"… {len(names) - shown} more: see :unwatch" in drawn[-1]
+        await on.press("colon", *"unwatch ")
+        assert "step + 1" in on.text() and f"… {len(names) + 1 - 8} more" in on.text()
+        line = next(line for line in on.lines() if line.strip().startswith("free "))
+        assert line.split()[-1] == str(on.store.state.free)
+
+
+def test_a_watch_wider_than_the_line_leaves_room_for_the_count_of_the_others() -> None:
+    watches, state = Watches(), EngineState(CONFIG)
+    for text in ("free" + " + 0" * 30, "free"):
+        watches.add(text, state)
+    (line,) = watch_lines(watches, Stops(), state, 60, 1)
+    assert plain(line).endswith("… 24 … 1 more: see :unwatch")
+    assert cell_len(plain(line)) <= 60
 
 
 async def test_a_watch_is_asked_of_the_state_shown() -> None:

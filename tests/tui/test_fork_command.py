@@ -105,6 +105,8 @@ def test_texts_are_replaced_in_prompts(run: str, capsys: pytest.CaptureFixture[s
     for request in told["requests"]:
         assert request["recorded"]["prompt"] - request["fork"]["prompt"] == 3
     assert "4 prompts were edited, -12 tokens in all" in told["notes"][0]
+    assert main(["fork", run, "--replace", "preemption", "radix", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["notes"][0].startswith("1 prompt was edited, ")
 
 
 @pytest.mark.parametrize(

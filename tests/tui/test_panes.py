@@ -6,6 +6,7 @@ from itertools import pairwise
 import pytest
 from minisgl_tui.engine import events as ev
 from minisgl_tui.engine.config import EngineConfig
+from minisgl_tui.engine.errors import RequestRefused
 from minisgl_tui.engine.sampling import SamplingParams
 from minisgl_tui.engine.state import RETAIN_FINISHED, ROOT
 from minisgl_tui.tui.selection import NOTHING, Target
@@ -268,6 +269,24 @@ def test_a_refused_prompt_is_told_with_the_numbers() -> None:
     with pytest.raises(Exception, match="tokens"):
         session.engine.submit([0] * 200, SamplingParams())
     assert "#4 refused: its prompt has 200 tokens, the KV pool holds 96." in shown(WhyView(), store)
+
+
+def test_a_refused_request_that_is_selected_says_so_even_when_it_is_no_longer_kept() -> None:
+    session, store = opened()
+    words = "#4 refused: its prompt has 200 tokens, the KV pool holds 96"
+    for kept in (True, False):
+        for _ in range(1 if kept else RETAIN_FINISHED):
+            with pytest.raises(RequestRefused):
+                session.engine.submit([0] * 200, SamplingParams())
+        store.select(Target("request", 4))
+        assert (4 in store.state.requests) is kept
+        assert f"◆ {words} · esc clears" in plain(hint_line(store, 100))
+        store.ask(Target("request", 4))
+        assert store.question is not None
+        said = [cause.text for cause in store.question.causes]
+        assert said[0] == f"{words}." and "raise --num-blocks" in said[1] and len(said) == 2
+    store.select(Target("request", 0))
+    assert "refused" not in plain(hint_line(store, 100))
 
 
 def test_the_newest_step_comes_first_and_quiet_steps_say_so() -> None:

@@ -7,6 +7,7 @@ import pytest
 from minisgl_tui.engine import events as ev
 from minisgl_tui.engine.chronicle import ALL, touches
 from minisgl_tui.engine.playback import Playback
+from minisgl_tui.tui.hunt import Search
 from minisgl_tui.tui.selection import Target
 from minisgl_tui.tui.sources.recorded import RecordedSource
 
@@ -114,6 +115,54 @@ async def test_x_explains_and_enter_goes_to_the_event_of_a_line() -> None:
         assert on.store.question is None and "── step" in on.text()
 
 
+async def test_x_asks_about_what_is_selected_until_the_cursor_is_moved() -> None:
+    async with running(MEDIUM) as on:
+        await stepped(on, 6)
+        await on.press(":", *"select req 1", "enter", "2")
+        assert "◆ #1 holds" in on.text() and "esc clears" in on.text()
+        await on.press("x")
+        assert on.store.question is not None
+        assert on.store.question.target == Target("request", 1)
+        await on.press("2", "l")
+        there = on.main.pane.target
+        assert there is not None and there.kind == "block"
+        assert f"x asks about block {there.id}" in on.lines()[-2] and "◆ #1 holds" in on.text()
+        await on.press("x")
+        assert on.store.question.target == there
+        assert f"why block {there.id} was so at" in on.text()
+        await on.press("2", "b")
+        assert f"{there.id} in blocks" in on.toasts()[-1]
+        await on.press(":", *"select req 1", "enter", "b")
+        assert "req == 1 or for_req == 1" in on.toasts()[-1]
+
+
+async def test_x_while_an_event_is_looked_for_asks_about_what_it_hit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record_toy(tmp_path / "run.mtrace")
+    found, going_on = threading.Event(), Search.go_on
+    monkeypatch.setattr(
+        Search, "go_on", lambda search, seconds: found.is_set() and going_on(search, seconds)
+    )
+    async with running(MEDIUM, RecordedSource(tmp_path / "run.mtrace")) as on:
+        await on.until(lambda: len(on.store.state.waiting) == 4)
+        await on.press("right_square_bracket", "x")
+        assert on.store.question is None and "the answer comes there" in on.toasts()[-1]
+        found.set()
+        await on.until(lambda: on.store.question is not None)
+        question = on.store.question
+        assert question is not None and question.target == on.store.selected
+        assert question.position == on.store.position
+        event = on.store.past.event(question.position)
+        assert event is not None and touches(event, "notable", ALL)
+        await on.press(":", *"goto 1", "enter", "1", "escape", "escape")
+        found.clear()
+        await on.press("left_square_bracket", "x")
+        found.set()
+        await on.until(lambda: not on.store.hunting)
+        assert on.store.question is None  # there is none before this
+
+
 async def test_the_next_change_of_what_is_selected() -> None:
     async with running() as on:
         await stepped(on, 20)
@@ -196,7 +245,7 @@ async def test_x_is_answered_when_a_recording_is_read_so_far(
         await on.until(lambda: on.store.question is not None)
         assert "why #" in on.text() and "reading" not in on.lines()[0]
         assert on.store.newest == wanted and on.store.steps.last == 20
-        assert not on.store.stops.why(20)  # breakpoints on the way were passed over
+        assert not on.store.stops.why(on.store.now)  # breakpoints on the way were passed over
 
 
 async def test_a_recording_is_gone_through_in_both_directions(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from minisgl_tui.engine.simulate import SimulatedRunner, random_tokens
 from minisgl_tui.engine.snapshot import RequestState
 from minisgl_tui.engine.state import EngineState
 from minisgl_tui.tui.cells import GLYPHS, STYLES, CellMap, code_for
+from minisgl_tui.tui.changes import describe
 from minisgl_tui.tui.decoding import Texts
 from minisgl_tui.tui.explain import NOTES, explain
 from minisgl_tui.tui.palette import OWN, STATUS_GLYPHS, style_table
@@ -226,6 +227,26 @@ def test_sentences_carry_the_numbers_that_were_compared() -> None:
     words = "needs 5 blocks for all of its prompt and the start of its answer (free 96)."
     assert note.sentence == f"#1 admitted: nothing of it is cached; {words}"
     assert {type(e) for e in EVENTS} == set(NOTES)
+
+
+@pytest.mark.parametrize(
+    ("event", "words"),
+    [
+        (ev.Decoding([4]), "1 request decodes a token: #4"),
+        (ev.Decoding([4, 5]), "2 requests decode a token each: #4 #5"),
+        (ev.Released(4, [1], 1), "#4 lets go of its table: 1 block (1) freed; 1 stays in the tree"),
+        (ev.Released(4, [], 2), "#4 lets go of its table: no block freed; 2 stay in the tree"),
+        (ev.Split(3, 4, 1), "node 3 split: its first 1 token is node 4 now"),
+        (ev.Split(3, 4, 2), "node 3 split: its first 2 tokens are node 4 now"),
+        (
+            ev.Deferred(1, "no_blocks", 5, 3, 0, 2, 1, 0),
+            "#1 has to wait: it needs 5 blocks beside the 1 token of it that is cached and can "
+            "have 1 (free 3 + evictable 0 − promised 2).",
+        ),
+    ],
+)
+def test_verbs_agree_with_their_number(event: ev.AnyEvent, words: str) -> None:
+    assert describe(event).sentence == words
 
 
 @pytest.mark.parametrize(

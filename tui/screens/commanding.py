@@ -131,6 +131,12 @@ class Commanding(Screen[None]):
         self.app.push_screen(screen)
 
     @property
+    def meant(self) -> Target | None:
+        """What was pointed at last: what is selected, until the cursor is moved in this pane."""
+        here, selected = self.pane.target, self.store.selected
+        return here if here is not None and self.pane.pointed else selected or here
+
+    @property
     def request_meant(self) -> int | None:
         """The one under the cursor, or selected, or the only one that what is selected leads to."""
         for target in (self.pane.target, self.store.selected):
@@ -176,10 +182,10 @@ class Commanding(Screen[None]):
     # --- breakpoints -----------------------------------------------------------------------------
 
     def action_toggle_break(self) -> None:
-        """Set a breakpoint on what is selected or under the cursor, or take it away again."""
+        """Set a breakpoint on what is meant, or take it away again."""
         if not self.may("toggle_break"):
             return
-        target = self.pane.target or self.store.selected
+        target = self.meant
         if target is None:
             self.type_command("break ")
             return

@@ -119,6 +119,7 @@ class MainScreen(Travelling):
         }
         self.steps = StepStrip(store, id="steps")
         self._bars: tuple[Bar, ...] = ()
+        self._watch_bar = Bar(self._watches, id="watches")
         self._body = _Across(id="body")
         self.strip = Pane(WhyView(), store, id="strip")
 
@@ -140,8 +141,8 @@ class MainScreen(Travelling):
                 yield panes[BLOCKS]
                 yield panes[TREE]
         yield self.strip
-        yield Bar(self._watches, id="watches")
-        yield Bar(lambda width: [hint_line(store, width)], id="hint")
+        yield self._watch_bar
+        yield Bar(lambda width: [hint_line(store, width, self.meant)], id="hint")
         yield LinkBar(self._keys, id="keys")
 
     def on_mount(self) -> None:
@@ -188,6 +189,7 @@ class MainScreen(Travelling):
             pane.sync()
         self.steps.sync()
         self.strip.sync()
+        self._grow_the_watches()
         for bar in self._bars:
             bar.sync()
         self.answer_when_read()
@@ -230,10 +232,17 @@ class MainScreen(Travelling):
 
     def _size_the_watches(self, tiny: bool) -> None:
         """As many lines as they take, but no more than the layout can spare."""
-        watches = self.query_one("#watches")
-        watches.display = bool(self.store.watches.all) and not tiny
-        most = {Layout.NARROW: 1, Layout.MEDIUM: 2}.get(self.shape, 4)
-        watches.styles.height = max(1, min(most, len(self._watches(self.app.size.width))))
+        bar = self._watch_bar
+        bar.display = bool(self.store.watches.all) and not tiny
+        bar.styles.height = max(1, len(self._watches(self.app.size.width)))
+
+    def _grow_the_watches(self) -> None:
+        """Longer values may take one more line. Fewer are taken when the panes are next fitted, so
+        that nothing jumps about with each step."""
+        bar = self._watch_bar
+        wanted = len(self._watches(self.app.size.width)) if bar.display else 0
+        if wanted > bar.outer_size.height > 0:
+            bar.styles.height = wanted
 
     def _size_the_map(self, shown: frozenset[int], width: int, height: int) -> None:
         """The block map gets the lines it needs, but never more than the tree below it."""
@@ -285,7 +294,8 @@ class MainScreen(Travelling):
 
     def _watches(self, width: int) -> list[Line]:
         store = self.store
-        return watch_lines(store.watches, store.stops, store.state, width)
+        most = {Layout.NARROW: 1, Layout.MEDIUM: 2}.get(self.shape, 4)
+        return watch_lines(store.watches, store.stops, store.state, width, most)
 
     def _too_small(self, width: int) -> list[Line]:
         columns, rows = self.app.size
@@ -477,10 +487,12 @@ class MainScreen(Travelling):
     def action_left(self) -> None:
         if self.may("left"):
             self.pane.sideways(-1)
+            self._moved()
 
     def action_right(self) -> None:
         if self.may("right"):
             self.pane.sideways(1)
+            self._moved()
 
     def action_top(self) -> None:
         self.pane.to_top()
@@ -499,8 +511,10 @@ class MainScreen(Travelling):
         self._moved()
 
     def _moved(self) -> None:
-        """What can be selected may differ here."""
+        """What can be selected may differ here, and what is asked about."""
+        self.pane.pointed = True
         self.query_one("#keys", Bar).sync()
+        self.query_one("#hint", Bar).sync()
 
     # --- choosing --------------------------------------------------------------------------------
 
@@ -540,6 +554,7 @@ class MainScreen(Travelling):
         """Light up ``target``, and in the other panes what belongs to it; None ends that."""
         self.store.select(target)
         for number, pane in self.panes.items():
+            pane.pointed = False
             if number != self.active:
                 pane.reveal()
         self.sync()

@@ -48,6 +48,7 @@ class Travelling(Commanding):
         self._hunt: Hunt | Search | None = None
         self._arrive: Callable[[], None] = lambda: None  # when the hunt is over
         self._asked: tuple[Target, Position] | None = None  # why, before it is known
+        self._asks_there = False  # why, of what is shown when the hunt is over
         self._causes, self._decisions = CausesView(), WhyView()
 
     # --- moving ----------------------------------------------------------------------------------
@@ -119,8 +120,8 @@ class Travelling(Commanding):
             self.go(found, f"nothing was preempted, evicted or refused {when} this")
             event = self.store.past.event(found) if found else None
             if event is not None:
-                self.select(about(event, self.store.state))
                 self.pane.reveal()
+                self.select(about(event, self.store.state))
 
         self._to_event("notable", ALL, by, arrive)
 
@@ -182,6 +183,7 @@ class Travelling(Commanding):
                 timer.stop()
         self._player = self._hunter = None
         self._hunt = None
+        self._asks_there = False
         self.store.hunting = ""
 
     # --- to the next stop ------------------------------------------------------------------------
@@ -210,8 +212,11 @@ class Travelling(Commanding):
         if hunt is None:
             return
         if hunt.go_on(_TURN):
+            asks, here = self._asks_there, self.store.position
             self.stay()
             self._arrive()
+            if asks and self.store.position != here:
+                self.action_why()
         else:
             what = "stop" if isinstance(hunt, Hunt) else "event"
             self.store.hunting = f"looking for the next {what}: {hunt.at} · any move ends it"
@@ -258,7 +263,9 @@ class Travelling(Commanding):
         """Show what differs between the mark ``name`` and here."""
         marks, store = self.store.marks, self.store
         if name not in marks:
-            known = f"there are {', '.join(marks)}" if marks else f"{key('mark')} makes one here"
+            known = f"{key('mark')} makes one here"
+            if marks:
+                known = f"marked {'is' if len(marks) == 1 else 'are'} {', '.join(marks)}"
             self.notify(f"there is no mark {name!r}; {known}", severity="warning", timeout=3)
             return
         then = store.past.state_at(marks[name])
@@ -291,8 +298,13 @@ class Travelling(Commanding):
     # --- why -------------------------------------------------------------------------------------
 
     def action_why(self) -> None:
-        """Explain what is under the cursor, or else what is selected."""
-        target = self.pane.target or self.store.selected
+        """Explain what is meant: see `Commanding.meant`. While an event is looked for, that is
+        what is meant there."""
+        if self._hunt is not None:
+            self._asks_there = True
+            self.notify("the place is being looked for: the answer comes there", timeout=3)
+            return
+        target = self.meant
         if target is None:
             self.notify("put the cursor on a request, node or block", severity="warning", timeout=3)
             return

@@ -1,4 +1,8 @@
-"""Boxes to type into: what is typed before they are there is not lost."""
+"""Boxes to type into: what is typed before they are there is not lost.
+
+A text that is in the box when it opens is selected, so that what is typed takes its place, unless
+the `Input` has it otherwise.
+"""
 
 from typing import TypeVar
 
@@ -18,6 +22,9 @@ class TypingScreen(Box[Result]):
 
     def on_mount(self) -> None:
         early, self._early = self._early or [], None
+        box = self.query_one(Input)
+        if box.select_on_focus:  # as it will be when it has the focus
+            box.select_all()
         for one in early:
             self._type(one)
 
@@ -42,4 +49,5 @@ class TypingScreen(Box[Result]):
         if one == "enter":
             self.call_later(box.action_submit)
         else:
-            box.insert_text_at_cursor(one)
+            box.replace(one, *sorted(box.selection))
+            box.select_on_focus = False  # the focus may be still to come

@@ -3,7 +3,7 @@
 from ...engine.events import Position
 from ..actions import key
 from ..causes import Cause
-from ..selection import Target
+from ..selection import called
 from ..store import Store
 from ..text import Line, clip, pad_left, wrap
 from .base import View
@@ -29,7 +29,7 @@ class CausesView(View):
         if question is None:
             self.keys = []
             return
-        asked = f"why {_name(question.target)} was so at {question.position}"
+        asked = f"why {called(question.target)} was so at {question.position}"
         self.header = [
             [
                 (
@@ -50,7 +50,7 @@ class CausesView(View):
                 )
                 self._causes.append(cause)
         self.keys = [cause.target for cause in self._causes]
-        self.subtitle = f"{_name(question.target)} at {question.position}"
+        self.subtitle = f"{called(question.target)} at {question.position}"
 
     def rests(self, item: int) -> bool:
         return 0 <= item < len(self._causes)
@@ -66,7 +66,3 @@ class CausesView(View):
 
     def place(self, item: int) -> Position | None:
         return self._causes[item].position if 0 <= item < len(self._causes) else None
-
-
-def _name(target: Target) -> str:
-    return f"#{target.id}" if target.kind == "request" else f"{target.kind} {target.id}"

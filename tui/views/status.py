@@ -7,6 +7,7 @@ from ...engine.events import PHASES
 from ..actions import key
 from ..changes import kind_of
 from ..pace import SLOW_TICK
+from ..selection import Target, called
 from ..sources.base import Link
 from ..stops import GLYPH as STOP_GLYPH
 from ..store import Store
@@ -143,20 +144,24 @@ def _closer(line: Line) -> Line:
     return [(text.replace("  ", " "), style) for text, style in line]
 
 
-def hint_line(store: Store, width: int) -> Line:
-    """The selection; else what to do when nothing goes on; else the step just taken."""
-    text, style = _hint(store, width - 2)
+def hint_line(store: Store, width: int, meant: Target | None = None) -> Line:
+    """The selection; else what to do when nothing goes on; else the step just taken. ``meant`` is
+    what a question would be about."""
+    text, style = _hint(store, width - 2, meant)
     return [(" " + clip(text, width - 2), style)]
 
 
-def _hint(store: Store, width: int) -> tuple[str, str]:
+def _hint(store: Store, width: int, meant: Target | None) -> tuple[str, str]:
     state = store.state
     if store.hunting:
         return store.hunting, "accent"
     if store.link and store.link.lost:
         return _lost(store.link), "bad"
     if store.selected is not None:
-        return f"◆ {store.links.words} · esc clears", "accent"
+        words, keys = f"◆ {store.links.words}", f" · {key('clear')} clears"
+        if meant is not None and meant != store.selected:
+            keys = f" · {key('why')} asks about {called(meant)}"
+        return clip(words, width - cell_len(keys)) + keys, "accent"
     if not store.follows and not store.failure:
         back, on, live = key("back"), key("step"), key("live")
         keys = f"{back} {on} go back and on, {live} to the end"
@@ -181,7 +186,7 @@ def _hint(store: Store, width: int) -> tuple[str, str]:
     if state.step == 0 and store.mode is Mode.PAUSED:
         step, play, help = key("step"), key("play"), key("help")
         return f"press {step} to take the first step, {play} to run, {help} for help", "accent"
-    stop = store.stops.why(state.step) if store.mode is Mode.PAUSED else ""
+    stop = store.stops.why(state) if store.mode is Mode.PAUSED else ""
     if stop:
         return f"{control}{STOP_GLYPH} {stop}", "bad"
     if control:

@@ -11,7 +11,7 @@ from ...engine.sampling import SamplingParams, TokenLogprobs
 from ...engine.snapshot import RequestState
 from ..selection import Target
 from ..store import Store
-from ..text import Line, cell_len, clip, pad, wrap
+from ..text import Line, cell_len, clip, pad, plural, wrap
 from .base import Column, View, fit_table
 
 COLUMNS = (
@@ -80,13 +80,13 @@ def sampler_words(params: SamplingParams) -> str:
         return "greedy (temperature 0): the likeliest token is taken"
     steps: list[str] = []
     if params.logit_bias:
-        steps.append(f"bias on {len(params.logit_bias)} tokens")
+        steps.append(f"bias on {plural(len(params.logit_bias), 'token')}")
     for name in ("repetition_penalty", "frequency_penalty", "presence_penalty"):
         value = getattr(params, name)
         if value != (1 if name == "repetition_penalty" else 0):
             steps.append(f"{name.replace('_', ' ')} {value:g}")
     if params.min_tokens:
-        steps.append(f"no end before {params.min_tokens} tokens")
+        steps.append(f"no end before {plural(params.min_tokens, 'token')}")
     steps.append(f"temperature {params.temperature:g}")
     if params.top_k:
         steps.append(f"top-k {params.top_k}")

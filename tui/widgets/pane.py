@@ -58,6 +58,7 @@ class Pane(LineWidget, can_focus=True):
         self._reveal = False
         self._waits = False  # a timer is set, to go on with what takes long
         self._meant = False  # the user has moved the cursor to where it is, not just to the top
+        self.pointed = False  # the user has moved the cursor since the last selection
         self.can_focus = bool(number)
         if number:
             self.border_title = f"{number} {view.name}"
@@ -66,7 +67,7 @@ class Pane(LineWidget, can_focus=True):
         """Look at ``view`` from now on."""
         self.view = view
         self.top = self.cursor = 0
-        self._meant = False
+        self._meant = self.pointed = False
         if self.number:
             self.border_title = f"{self.number} {view.name}"
 
