@@ -20,7 +20,16 @@ from ..errors import UserError
 from ..models.places import cache_dir
 
 _SOURCE = Path(__file__).with_name("cpu.cpp")
-_FLAGS = ("-std=c++20", "-O3", "-march=native", "-fopenmp", "-fPIC", "-shared", "-w")
+_FLAGS = (
+    "-std=c++20",
+    "-O3",
+    "-march=native",
+    "-fno-strict-aliasing",  # pairs are read as halves, and the other way round
+    "-fopenmp",
+    "-fPIC",
+    "-shared",
+    "-w",
+)
 _NEEDED = "__AVX512BF16__"
 _TIMEOUT = 300  # seconds
 

@@ -23,7 +23,7 @@ class CompiledKernels:
         self._linear = ops.linear.default
         self._rms_norm = ops.rms_norm.default
         self._rotate = ops.rotate.default
-        self._silu_and_mul = ops.silu_and_mul.default
+        self._gated_linear = ops.gated_linear.default
         self._attend = ops.attend.default
         self._pack = ops.pack.default
 
@@ -32,8 +32,9 @@ class CompiledKernels:
         """The processor multiplies pairs."""
         return weight.dtype == torch.bfloat16 and weight.dim() == 2 and weight.shape[1] % 2 == 0
 
-    def pack(self, weight: Tensor) -> Tensor:
-        return self._pack(weight.detach())
+    def pack(self, weight: Tensor, *, gated: bool = False) -> Tensor:
+        parts = weight.detach().chunk(2 if gated else 1)
+        return torch.cat([self._pack(part) for part in parts])
 
     def linear(
         self,
@@ -45,14 +46,16 @@ class CompiledKernels:
     ) -> Tensor:
         return self._linear(x, packed, outputs, bias, residual)
 
+    def gated_linear(
+        self, x: Tensor, packed: Tensor, outputs: int, bias: Tensor | None = None
+    ) -> Tensor:
+        return self._gated_linear(x, packed, outputs, bias)
+
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         return self._rms_norm(x, weight, eps)
 
     def rotate(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         return self._rotate(x, cos, sin)
-
-    def silu_and_mul(self, gate_up: Tensor) -> Tensor:
-        return self._silu_and_mul(gate_up)
 
     @staticmethod
     def attends(layers: Iterable[AttentionSpec]) -> bool:
@@ -81,4 +84,6 @@ class CompiledKernels:
         each, have how many positions in common; or one row alone.
         """
         window, softcap = spec.window or 0, spec.softcap or 0.0
-        return self._attend(q, k, v, keys, values, slots, rows, groups, tables, spec.scale, window, softcap)
+        return self._attend(
+            q, k, v, keys, values, slots, rows, groups, tables, spec.scale, window, softcap
+        )

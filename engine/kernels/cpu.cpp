@@ -1,5 +1,5 @@
 // The arithmetic of a decoder in bfloat16 on processors with AVX512-BF16: products with weights,
-// norms, rotary embedding, gating, and attention that reads keys and values from their blocks.
+// norms, rotary embedding, and attention that reads keys and values from their blocks.
 //
 // The processor multiplies pairs: one instruction adds a[2i] * b[2i] + a[2i+1] * b[2i+1] to each of
 // 16 float32 lanes. So the right-hand side of every product here, weights as well as keys and
@@ -17,6 +17,10 @@
 #include <cstring>
 #include <optional>
 #include <vector>
+
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 
 namespace {
 
@@ -84,15 +88,15 @@ inline __attribute__((always_inline)) void multiply(const half* x, int64_t row, 
                                                     int64_t columns, int64_t inner,
                                                     __m512 (&sums)[M][V],
                                                     const char* next = nullptr) {
+#pragma GCC unroll 2
   for (int64_t i = 0; i < inner; i++) {
     if (next) _mm_prefetch(next + i * LINE, _MM_HINT_T0);
     const pair* line = w + i * columns;
     __m512bh right[V];
     for (int v = 0; v < V; v++) right[v] = (__m512bh)_mm512_loadu_si512(line + v * LANES);
     for (int m = 0; m < M; m++) {
-      int two;
-      std::memcpy(&two, x + m * row + 2 * i, sizeof two);
-      __m512bh left = (__m512bh)_mm512_set1_epi32(two);
+      const float* two = reinterpret_cast<const float*>(x + m * row + 2 * i);
+      const __m512bh left = (__m512bh)_mm512_set1_ps(*two);
       for (int v = 0; v < V; v++) sums[m][v] = _mm512_dpbf16_ps(sums[m][v], left, right[v]);
     }
   }
@@ -133,11 +137,20 @@ Tensor pack(const Tensor& weight) {
   return packed;
 }
 
-// `x [..., inputs] @ weight.T + bias + residual`, `[..., outputs]`.
-Tensor linear(const Tensor& x, const Tensor& packed, int64_t outputs, const optional<Tensor>& bias,
-              const optional<Tensor>& residual) {
+// `silu(gate) * up`.
+__m512 gated(__m512 gate, __m512 up) {
+  const __m512 one = _mm512_set1_ps(1.f);
+  const __m512 below = exponential(_mm512_sub_ps(_mm512_setzero_ps(), gate));
+  return _mm512_mul_ps(_mm512_div_ps(gate, _mm512_add_ps(one, below)), up);
+}
+
+// `x [..., inputs] @ weight.T + bias + residual`, `[..., outputs]`. With `gate` the weight has two
+// halves, each packed by itself, and of their products it is `silu(first) * second`.
+Tensor product(const Tensor& x, const Tensor& packed, int64_t outputs, const optional<Tensor>& bias,
+               const optional<Tensor>& residual, bool gate) {
   check(x, "x");
-  const int64_t panels = packed.size(0), inner = packed.size(1), inputs = 2 * inner;
+  const int64_t inner = packed.size(1), inputs = 2 * inner;
+  const int64_t panels = packed.size(0) / (gate ? 2 : 1);
   TORCH_CHECK(x.size(-1) == inputs, "x has ", x.size(-1), " inputs, the weight ", inputs);
   const Tensor left = x.contiguous();
   auto shape = left.sizes().vec();
@@ -149,7 +162,7 @@ Tensor linear(const Tensor& x, const Tensor& packed, int64_t outputs, const opti
   if (residual) check(added, "residual");
   if (bias) check(shifted, "bias");
   TORCH_CHECK(!residual || added.sizes() == out.sizes(), "residual is ", residual->sizes());
-  TORCH_CHECK(!bias || shifted.numel() == outputs, "bias is ", bias->sizes());
+  TORCH_CHECK(!bias || shifted.numel() == (gate ? 2 : 1) * outputs, "bias is ", bias->sizes());
   const half *xs = read(left), *adds = residual ? read(added) : nullptr;
   const half* shifts = bias ? read(shifted) : nullptr;
   const pair* ws = reinterpret_cast<const pair*>(read(packed));
@@ -158,17 +171,28 @@ Tensor linear(const Tensor& x, const Tensor& packed, int64_t outputs, const opti
   auto tile = [&](int64_t row, int64_t count, int64_t panel, const char* next) {
     with_rows<PANEL_ROWS>(count, [&](auto constant) {
       constexpr int M = constant;
-      __m512 sums[M][PANEL] = {};
-      multiply<M, PANEL>(xs + row * inputs, inputs, ws + panel * inner * COLUMNS, COLUMNS, inner,
-                         sums, next);
+      const half* from = xs + row * inputs;
+      const pair* weights = ws + panel * inner * COLUMNS;
+      __m512 first[M][PANEL], sums[M][PANEL] = {};
+      if (gate) {
+        multiply<M, PANEL>(from, inputs, weights, COLUMNS, inner, sums, next);
+        weights += panels * inner * COLUMNS;
+        for (int m = 0; m < M; m++)
+          for (int v = 0; v < PANEL; v++) first[m][v] = sums[m][v], sums[m][v] = _mm512_setzero_ps();
+        if (next) next += panels * inner * COLUMNS * sizeof(pair);
+      }
+      multiply<M, PANEL>(from, inputs, weights, COLUMNS, inner, sums, next);
       for (int v = 0; v < PANEL; v++) {
         const int64_t column = panel * COLUMNS + v * LANES;
         const __mmask16 lanes = first_lanes(outputs - column);
         if (!lanes) break;
+        auto shift = [&](__m512 sum, int64_t from) {
+          return shifts ? _mm512_add_ps(sum, load(shifts + from, lanes)) : sum;
+        };
         for (int m = 0; m < M; m++) {
           const int64_t place = (row + m) * outputs + column;
-          __m512 sum = sums[m][v];
-          if (shifts) sum = _mm512_add_ps(sum, load(shifts + column, lanes));
+          __m512 sum = gate ? gated(shift(first[m][v], column), shift(sums[m][v], outputs + column))
+                            : shift(sums[m][v], column);
           if (adds) sum = _mm512_add_ps(sum, load(adds + place, lanes));
           store(to + place, sum, lanes);
         }
@@ -185,7 +209,7 @@ Tensor linear(const Tensor& x, const Tensor& packed, int64_t outputs, const opti
     return reinterpret_cast<const char*>(next) + share * inner * LINE;
   };
   // A task is a few panels and some rows: panels stay in the cache while the rows pass by.
-  const int64_t together = rows > FEW_ROWS ? 2 : 1;
+  const int64_t together = rows > FEW_ROWS && !gate ? 2 : 1;
   const int64_t groups = (panels + together - 1) / together;
   const int64_t chunks = (rows + ROWS_AT_ONCE - 1) / ROWS_AT_ONCE;
   at::parallel_for(0, groups * chunks, 1, [&](int64_t begin, int64_t end) {
@@ -198,6 +222,16 @@ Tensor linear(const Tensor& x, const Tensor& packed, int64_t outputs, const opti
     }
   });
   return out;
+}
+
+Tensor linear(const Tensor& x, const Tensor& packed, int64_t outputs, const optional<Tensor>& bias,
+              const optional<Tensor>& residual) {
+  return product(x, packed, outputs, bias, residual, false);
+}
+
+Tensor gated_linear(const Tensor& x, const Tensor& packed, int64_t outputs,
+                    const optional<Tensor>& bias) {
+  return product(x, packed, outputs, bias, std::nullopt, true);
 }
 
 // --- between the products -----------------------------------------------------------------------
@@ -267,31 +301,6 @@ Tensor rotate(const Tensor& plain, const Tensor& cos, const Tensor& sin) {
             value = _mm512_fmadd_ps(load(line + here, lanes), load(c + angle, lanes), value);
             store(place + here, value, lanes);
           }
-      }
-  });
-  return out;
-}
-
-// `silu(gate) * up` of `x [..., 2 inner]`: `[..., inner]`.
-Tensor silu_and_mul(const Tensor& x) {
-  check(x, "x");
-  const Tensor in = x.contiguous();
-  auto shape = in.sizes().vec();
-  const int64_t inner = shape.back() /= 2;
-  Tensor out = at::empty(shape, in.options());
-  const int64_t rows = inner ? out.numel() / inner : 0;
-  const half* from = read(in);
-  half* to = write(out);
-  const __m512 one = _mm512_set1_ps(1.f);
-  at::parallel_for(0, rows, std::max<int64_t>(1, ELEMENTS / 4 / std::max<int64_t>(inner, 1)),
-                   [&](int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; row++)
-      for (int64_t i = 0; i < inner; i += LANES) {
-        const __mmask16 lanes = first_lanes(inner - i);
-        const __m512 gate = load(from + row * 2 * inner + i, lanes);
-        const __m512 up = load(from + (row * 2 + 1) * inner + i, lanes);
-        const __m512 below = _mm512_add_ps(one, exponential(_mm512_sub_ps(_mm512_setzero_ps(), gate)));
-        store(to + row * inner + i, _mm512_mul_ps(_mm512_div_ps(gate, below), up), lanes);
       }
   });
   return out;
@@ -612,15 +621,26 @@ Tensor attend(const Tensor& queries, const Tensor& new_keys, const Tensor& new_v
   return out;
 }
 
+// Tensors of megabytes live as long as a layer takes. If glibc gave their memory back each time,
+// the system would have to hand it out anew, page by page.
+void keep_freed_memory() {
+#ifdef __GLIBC__
+  mallopt(M_MMAP_THRESHOLD, 256 << 20);
+  mallopt(M_TRIM_THRESHOLD, 256 << 20);
+#endif
+}
+
 }  // namespace
 
 TORCH_LIBRARY(minisgl_tui, m) {
+  keep_freed_memory();
   m.def("pack(Tensor weight) -> Tensor", &pack);
   m.def("linear(Tensor x, Tensor packed, int outputs, Tensor? bias, Tensor? residual) -> Tensor",
         &linear);
+  m.def("gated_linear(Tensor x, Tensor packed, int outputs, Tensor? bias) -> Tensor",
+        &gated_linear);
   m.def("rms_norm(Tensor x, Tensor weight, float eps) -> Tensor", &rms_norm);
   m.def("rotate(Tensor x, Tensor cos, Tensor sin) -> Tensor", &rotate);
-  m.def("silu_and_mul(Tensor x) -> Tensor", &silu_and_mul);
   m.def("attend(Tensor q, Tensor k, Tensor v, Tensor(a!) keys, Tensor(b!) values, Tensor slots, "
         "Tensor rows, Tensor groups, Tensor tables, float scale, int window, float softcap) -> Tensor",
         &attend);

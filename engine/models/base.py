@@ -64,8 +64,9 @@ class Kernels(Protocol):
         """Whether ``linear`` can be had for ``weight``."""
         ...
 
-    def pack(self, weight: Tensor) -> Tensor:
-        """``weight [outputs, inputs]`` in a layout that only ``linear`` knows."""
+    def pack(self, weight: Tensor, *, gated: bool = False) -> Tensor:
+        """``weight [outputs, inputs]`` in a layout that only ``linear`` knows, or
+        ``gated_linear``."""
         ...
 
     def linear(
@@ -79,16 +80,19 @@ class Kernels(Protocol):
         """``x [..., inputs] @ weight.T + bias + residual``: ``[..., outputs]``."""
         ...
 
+    def gated_linear(
+        self, x: Tensor, packed: Tensor, outputs: int, bias: Tensor | None = None
+    ) -> Tensor:
+        """``silu(gate) * up``, where ``gate`` and ``up`` are the halves of
+        ``x [..., inputs] @ weight.T + bias``: ``[..., outputs]``."""
+        ...
+
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         """``x / rms(x) * weight`` over the last dimension."""
         ...
 
     def rotate(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         """As ``decoder.rotate``."""
-        ...
-
-    def silu_and_mul(self, gate_up: Tensor) -> Tensor:
-        """``silu(gate) * up`` of ``gate_up [..., 2 * inner]``: ``[..., inner]``."""
         ...
 
 

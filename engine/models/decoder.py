@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .base import Attend, Kernels, Scoring
 from .config import ModelConfig
-from .linear import Layout, Linear, adapt_linears, layout_of_shared
+from .linear import GatedLinear, Layout, Linear, adapt_linears, layout_of_shared
 from .moe import Experts
 from .rope import inverse_frequencies
 
@@ -82,20 +82,14 @@ class Attention(nn.Module):
 class MLP(nn.Module):
     """``down(silu(gate(x)) * up(x))`` with gate and up in one matrix."""
 
-    kernels: Kernels | None = None
-
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         size, inner = config.hidden_size, config.intermediate_size
-        self.gate_up_proj = Linear(size, 2 * inner, config.mlp_bias)
+        self.gate_up_proj = GatedLinear(size, inner, config.mlp_bias)
         self.down_proj = Linear(inner, size, config.mlp_bias)
 
     def forward(self, x: Tensor, residual: Tensor) -> Tensor:
-        gate_up = self.gate_up_proj(x)
-        if self.kernels is not None:
-            return self.down_proj(self.kernels.silu_and_mul(gate_up), residual)
-        gate, up = gate_up.chunk(2, dim=-1)
-        return self.down_proj(F.silu(gate).mul_(up), residual)
+        return self.down_proj(self.gate_up_proj(x), residual)
 
 
 class Layer(nn.Module):
@@ -167,7 +161,7 @@ class Decoder(nn.Module):
         if self.lm_head is None:
             self.tied_head = layout_of_shared(self.embed_tokens, kernels)
         for module in self.modules():
-            if isinstance(module, RMSNorm | Attention | MLP):
+            if isinstance(module, RMSNorm | Attention):
                 module.kernels = kernels
 
     def _head(self, x: Tensor) -> Tensor:

@@ -59,6 +59,20 @@ class Linear(nn.Module):
         return _added(residual, F.linear(x, self.weight, self.bias))
 
 
+class GatedLinear(Linear):
+    """``silu(gate) * up`` of ``outputs`` each, products with one matrix that holds both."""
+
+    def __init__(self, inputs: int, outputs: int, bias: bool) -> None:
+        super().__init__(inputs, 2 * outputs, bias)
+
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        product = super().forward(x)
+        if isinstance(self.layout, Panels):  # has done the rest, too
+            return _added(residual, product)
+        gate, up = product.chunk(2, dim=-1)
+        return _added(residual, F.silu(gate).mul_(up))
+
+
 class Layouts:
     """A weight that is kept in the layout its products gain from.
 
@@ -104,15 +118,19 @@ class Layouts:
 
 
 class Panels:
-    """A weight in the layout of compiled kernels."""
+    """A weight in the layout of compiled kernels; if it is ``gated``, they apply the gate, too."""
 
-    def __init__(self, weight: Tensor, kernels: Kernels) -> None:
-        self._kernels, self._outputs = kernels, len(weight)
-        self._packed = kernels.pack(weight)
+    def __init__(self, weight: Tensor, kernels: Kernels, *, gated: bool = False) -> None:
+        self._kernels, self._gated = kernels, gated
+        self._outputs = len(weight) // 2 if gated else len(weight)
+        self._packed = kernels.pack(weight, gated=gated)
 
     def multiply(
         self, input: Tensor, bias: Tensor | None = None, residual: Tensor | None = None
     ) -> Tensor:
+        if self._gated:
+            product = self._kernels.gated_linear(input, self._packed, self._outputs, bias)
+            return _added(residual, product)
         return self._kernels.linear(input, self._packed, self._outputs, bias, residual)
 
 
@@ -125,7 +143,7 @@ def adapt_linears(model: nn.Module, kernels: Kernels | None = None) -> None:
     be read then."""
     layers = [m for m in model.modules() if isinstance(m, Linear) and packs(m.weight, kernels)]
     for index, layer in enumerate(layers):
-        layer.layout = _layout(layer.weight, index, kernels)
+        layer.layout = _layout(layer.weight, index, kernels, isinstance(layer, GatedLinear))
         layer.register_parameter("weight", None)
 
 
@@ -166,10 +184,10 @@ def adapt_foreign_linears(
             del layer.forward
 
 
-def _layout(weight: Tensor, index: int, kernels: Kernels | None) -> Layout:
+def _layout(weight: Tensor, index: int, kernels: Kernels | None, gated: bool = False) -> Layout:
     """Of the weight ``index`` of a model: they are not all rearranged in the same step."""
     if kernels is not None:
-        return Panels(weight, kernels)
+        return Panels(weight, kernels, gated=gated)
     return Layouts(weight, patience=PATIENCE + index // _AT_ONCE)
 
 

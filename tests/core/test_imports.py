@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[2]
 HEAVY = {"torch", "transformers", "safetensors", "huggingface_hub", "numpy"}
 TORCH_SIDE = (
     "engine/runner/",
+    "engine/kernels/",
     "engine/models/",
     "engine/check.py",
     "engine/llm.py",

@@ -112,6 +112,10 @@ def test_text_without_a_tokenizer_is_refused(checkpoint: tuple[Path, Any]):
         ({"dtype": "int3"}, "--dtype"),
         ({"device": "cuda:7"}, "--device"),
         ({"overlap": True}, "--overlap is for GPUs"),
+        (
+            {"compile_kernels": True},
+            "--compile is for bfloat16 .* and this is float32 on cpu",
+        ),
         ({"schedule_policy": "nice"}, "--schedule-policy"),
         ({"eviction_policy": "rude"}, "--eviction-policy"),
         ({"kv_memory": "lots", "num_blocks": None}, "--kv-memory"),
