@@ -33,8 +33,9 @@ class CompiledKernels:
         return weight.dtype == torch.bfloat16 and weight.dim() == 2 and weight.shape[1] % 2 == 0
 
     def pack(self, weight: Tensor, *, gated: bool = False) -> Tensor:
-        parts = weight.detach().chunk(2 if gated else 1)
-        return torch.cat([self._pack(part) for part in parts])
+        if not gated:
+            return self._pack(weight.detach())
+        return torch.cat([self._pack(half) for half in weight.detach().chunk(2)])
 
     def linear(
         self,
