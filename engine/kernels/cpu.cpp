@@ -49,7 +49,6 @@ void check(const Tensor& tensor, const char* name) {
               ", not bfloat16");
 }
 
-
 __m512 load(const half* from, __mmask16 lanes) {
   __m512i wide = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(lanes, from));
   return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
