@@ -37,8 +37,10 @@ def answering(pages: dict[str, tuple[int, str, dict[str, str]]]) -> Iterator[str
 
     with ThreadingHTTPServer((LOOPBACK, 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://{LOOPBACK}:{server.server_address[1]}"
-        server.shutdown()
+        try:
+            yield f"http://{LOOPBACK}:{server.server_address[1]}"
+        finally:  # or its thread would go on with whatever gets the number of its socket next
+            server.shutdown()
 
 
 async def refusal(url: str, key: str | None = None) -> str:
