@@ -199,11 +199,12 @@ Tensor product(const Tensor& x, const Tensor& packed, int64_t outputs, const opt
     });
   };
   // The first tile of rows reads a panel from memory, and that takes longer than its arithmetic. So
-  // where there are a few tiles, others fetch the next panel, a third of it each.
+  // where there are some more tiles, three of them fetch the next panel, a third of it each. With
+  // one or two there is not enough arithmetic to gain by it.
   const int64_t tiles = (rows + PANEL_ROWS - 1) / PANEL_ROWS;
   auto share_of_next = [&](int64_t row, int64_t panel) -> const char* {
     const int64_t share = row / PANEL_ROWS - (tiles > PANEL);
-    if (tiles == 1 || rows > FEW_ROWS || share < 0 || share >= PANEL) return nullptr;
+    if (tiles < PANEL || rows > FEW_ROWS || share < 0 || share >= PANEL) return nullptr;
     const pair* next = ws + (panel + 1) * inner * COLUMNS;
     return reinterpret_cast<const char*>(next) + share * inner * LINE;
   };
