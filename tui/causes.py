@@ -17,12 +17,12 @@ from ..engine.policies import AGEING_STEPS
 from ..engine.request import Status
 from ..engine.snapshot import NodeState, RequestState, RowState
 from ..engine.state import ROOT, EngineState
+from ..engine.wording import agrees, plural
 from .changes import describe
 from .explain import supply
 from .figures import duration
 from .record import Record
 from .selection import Target, names, node_holders
-from .text import agrees, plural
 
 SHOWN_HOLDERS = 4
 SHOWN_CHANGES = 4

@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..engine import events as ev
+from ..engine.wording import agrees, plural
 from .cells import FREE, GLYPHS, HELD, PRIVATE
 from .explain import Note, explain
 from .selection import names
-from .text import agrees, plural
 
 
 def describe(event: ev.AnyEvent) -> Note:

@@ -5,7 +5,8 @@ from collections import Counter
 from ..engine.blocks import BlockState
 from ..engine.snapshot import RequestState
 from ..engine.state import EngineState
-from .text import Line, plural
+from ..engine.wording import plural
+from .text import Line
 
 SHOWN = 12  # requests or nodes that are listed one by one
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from ..engine import events as ev
-from .text import agrees, plural
+from ..engine.wording import agrees, plural
 
 
 class Note(NamedTuple):

@@ -7,7 +7,8 @@ import msgspec
 
 from ..engine.fork import Figures, Fork
 from ..engine.fork.figures import Figure, RequestFigures
-from .text import pad, plural
+from ..engine.wording import plural
+from .text import pad
 from .views.statistics import duration
 
 MOST = 5  # requests that are told

@@ -6,8 +6,9 @@ from ..engine.blocks import BlockState
 from ..engine.events import Refused
 from ..engine.snapshot import NodeState
 from ..engine.state import EngineState
+from ..engine.wording import plural
 from . import explain
-from .text import plural, visible
+from .text import visible
 
 Kind = Literal["request", "node", "block"]
 

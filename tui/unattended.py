@@ -10,6 +10,7 @@ from ..engine.lints import Lints
 from ..engine.state import EngineState
 from ..engine.stats import Statistics
 from ..engine.windows import Windows
+from ..engine.wording import plural
 from .progress import ShowProgress
 from .sources.base import (
     Failed,
@@ -21,7 +22,6 @@ from .sources.base import (
     Rejected,
     Source,
 )
-from .text import plural
 from .views.statistics import duration
 
 

@@ -7,9 +7,9 @@ from types import FrameType
 
 from ..engine.errors import UserError
 from ..engine.events import StepRecord
+from ..engine.wording import plural
 from .sources.base import Failed, Link, Message, Ready, RecordingEnded
 from .sources.http import HttpSource
-from .text import plural
 
 _TOLD = 1.0  # seconds between two looks at the progress
 

@@ -24,6 +24,7 @@ from ..errors import UserError
 from ..events import Position, StepRecord
 from ..history import History
 from ..trace import ForkedFrom, Header
+from ..wording import agrees, plural
 from .changes import Changes
 from .costs import StepCosts
 from .edits import Editor, Spelling
@@ -122,10 +123,12 @@ def run(
 
 def _notes(recorded: Recorded, replay: Replay, editor: Editor, changes: Changes) -> list[str]:
     notes = []
-    if editor.edited:
+    edited = len(editor.edited)
+    if edited:
         notes.append(
-            f"{_were(len(editor.edited), 'prompt')} edited, {editor.more:+,} tokens in all; their "
-            "answers are the recorded ones, for a model would have to be asked for others"
+            f"{plural(edited, 'prompt')} {agrees(edited, 'was', 'were')} edited, "
+            f"{editor.more:+,} tokens in all; their answers are the recorded ones, for a model "
+            "would have to be asked for others"
         )
     elif changes.replace:
         notes.append("no prompt was edited: none that was not yet begun there has such a text")
@@ -142,11 +145,7 @@ def _notes(recorded: Recorded, replay: Replay, editor: Editor, changes: Changes)
     )
     if recorded.open:
         notes.append(
-            f"{_were(recorded.open, 'request')} alive when the recording ended; in the fork they "
-            "end where it knows no more of their answers"
+            f"{plural(recorded.open, 'request')} {agrees(recorded.open, 'was', 'were')} alive when "
+            "the recording ended; in the fork they end where it knows no more of their answers"
         )
     return notes
-
-
-def _were(count: int, noun: str) -> str:
-    return f"{count:,} {noun} was" if count == 1 else f"{count:,} {noun}s were"

@@ -10,6 +10,7 @@ from ..engine import Engine
 from ..request import Status
 from ..snapshot import NOBODY
 from ..state import EngineState
+from ..wording import agrees, plural
 from .edits import Editor
 from .reading import Recorded
 from .replay import RecordedRunner
@@ -52,9 +53,8 @@ def _make_room(state: EngineState, recorded: Recorded, num_blocks: int) -> list[
     engine.log.close(state.now)
     state.notes = []  # of blocks that there will not be
     victims = state.stats.preemptions - preempted
-    requests = "1 request was" if victims == 1 else f"{victims} requests were"
-    gone = state.stats.evicted_blocks - evicted
-    blocks = "1 cached block" if gone == 1 else f"{gone} cached blocks"
+    requests = f"{plural(victims, 'request')} {agrees(victims, 'was', 'were')}"
+    blocks = plural(state.stats.evicted_blocks - evicted, "cached block")
     return [
         f"to fit into {num_blocks} blocks, {requests} preempted and {blocks} evicted at the fork"
     ]

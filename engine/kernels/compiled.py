@@ -20,12 +20,12 @@ class CompiledKernels:
         load(progress)
         ops = torch.ops.minisgl_tui
         # Overloads, found once: a step calls some hundreds.
-        self._linear = ops.linear.default
-        self._rms_norm = ops.rms_norm.default
-        self._rotate = ops.rotate.default
-        self._gated_linear = ops.gated_linear.default
-        self._attend = ops.attend.default
-        self._pack = ops.pack.default
+        self.linear: Callable[..., Tensor] = ops.linear.default
+        self.gated_linear: Callable[..., Tensor] = ops.gated_linear.default
+        self.rms_norm: Callable[..., Tensor] = ops.rms_norm.default
+        self.rotate: Callable[..., Tensor] = ops.rotate.default
+        self._attend: Callable[..., Tensor] = ops.attend.default
+        self._pack: Callable[..., Tensor] = ops.pack.default
 
     @staticmethod
     def packs(weight: Tensor) -> bool:
@@ -36,27 +36,6 @@ class CompiledKernels:
         if not gated:
             return self._pack(weight.detach())
         return torch.cat([self._pack(half) for half in weight.detach().chunk(2)])
-
-    def linear(
-        self,
-        x: Tensor,
-        packed: Tensor,
-        outputs: int,
-        bias: Tensor | None = None,
-        residual: Tensor | None = None,
-    ) -> Tensor:
-        return self._linear(x, packed, outputs, bias, residual)
-
-    def gated_linear(
-        self, x: Tensor, packed: Tensor, outputs: int, bias: Tensor | None = None
-    ) -> Tensor:
-        return self._gated_linear(x, packed, outputs, bias)
-
-    def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        return self._rms_norm(x, weight, eps)
-
-    def rotate(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        return self._rotate(x, cos, sin)
 
     @staticmethod
     def attends(layers: Iterable[AttentionSpec]) -> bool:

@@ -635,9 +635,10 @@ void keep_freed_memory() {
 TORCH_LIBRARY(minisgl_tui, m) {
   keep_freed_memory();
   m.def("pack(Tensor weight) -> Tensor", &pack);
-  m.def("linear(Tensor x, Tensor packed, int outputs, Tensor? bias, Tensor? residual) -> Tensor",
+  m.def("linear(Tensor x, Tensor packed, int outputs, Tensor? bias=None, Tensor? residual=None) "
+        "-> Tensor",
         &linear);
-  m.def("gated_linear(Tensor x, Tensor packed, int outputs, Tensor? bias) -> Tensor",
+  m.def("gated_linear(Tensor x, Tensor packed, int outputs, Tensor? bias=None) -> Tensor",
         &gated_linear);
   m.def("rms_norm(Tensor x, Tensor weight, float eps) -> Tensor", &rms_norm);
   m.def("rotate(Tensor x, Tensor cos, Tensor sin) -> Tensor", &rotate);

@@ -11,11 +11,12 @@ from textual.screen import Screen
 from ...engine.breakpoints import on_block, on_node, on_request
 from ...engine.errors import UserError
 from ...engine.stops import Stop
+from ...engine.wording import plural
 from ..commands import execute
 from ..selection import Target
 from ..sources.base import Source
 from ..store import Store
-from ..text import clip, plural, visible
+from ..text import clip, visible
 from ..widgets.pane import Pane
 from .breakpoints import BreakpointsScreen
 from .command import CommandScreen

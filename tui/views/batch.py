@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from ...engine import events as ev
 from ...engine.request import Status
 from ...engine.snapshot import RequestState, RowState
+from ...engine.wording import plural
 from ..explain import why_deferred
 from ..store import Store
-from ..text import Line, bar, cell_len, clip, pad, plural
+from ..text import Line, bar, cell_len, clip, pad
 from .base import Column, RequestLines, fit_table, for_ids, glyph_of, heading
 
 COLUMNS = (

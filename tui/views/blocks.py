@@ -4,10 +4,11 @@ from itertools import groupby
 from operator import itemgetter
 
 from ...engine.blocks import BlockState
+from ...engine.wording import plural
 from ..cells import EVICTABLE, FREE, GLYPHS, HELD, PRIVATE, SHARED, STYLES, CellMap
 from ..selection import Links, Target, names, node_holders
 from ..store import Store
-from ..text import Line, clip, plural
+from ..text import Line, clip
 from ..zoom import SIZES, STATE_OF
 from .base import View
 

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 
+from ...engine.wording import plural
 from ..fork_report import MOST, estimated, most_changed, request_lines, shown, verdict
 from ..forking import Forked, Side
 from ..selection import Target
 from ..store import Store
-from ..text import Line, pad, pad_left, plural, wrap
+from ..text import Line, pad, pad_left, wrap
 from .base import View
 from .timeline import LABEL, MOST_LEVELS, TimelineView, legend, painted
 

@@ -8,9 +8,10 @@ from functools import lru_cache
 
 from ...engine.events import Position
 from ...engine.lints import Finding
+from ...engine.wording import plural
 from ..selection import Target
 from ..store import Store
-from ..text import Line, clip, plural, wrap
+from ..text import Line, clip, wrap
 from .base import View, heading
 
 

@@ -7,9 +7,10 @@ all that ended earlier, as long as others are alive or a server is watched.
 from itertools import takewhile
 
 from ...engine.snapshot import RequestState
+from ...engine.wording import plural
 from ..actions import key
 from ..store import Store
-from ..text import Line, clip, clip_left, plural, visible, wrap
+from ..text import Line, clip, clip_left, visible, wrap
 from .base import Column, RequestLines, fit_table, for_ids, glyph_of
 
 STAY = 6.0  # seconds, as in tokio-console

@@ -10,11 +10,12 @@ from math import nan
 
 from ...engine.slowest import ORDERS, Slow
 from ...engine.windows import Window
+from ...engine.wording import plural
 from ..actions import key
 from ..figures import duration, span, sparkline
 from ..selection import Target
 from ..store import Store
-from ..text import Line, clip, pad, pad_left, plural, visible
+from ..text import Line, clip, pad, pad_left, visible
 from .base import View, glyph_of, heading
 from .status import PARTS
 

@@ -4,6 +4,7 @@ from collections import Counter
 
 from ...engine.debugger import Mode
 from ...engine.events import PHASES
+from ...engine.wording import plural
 from ..actions import key
 from ..changes import kind_of
 from ..pace import SLOW_TICK
@@ -11,7 +12,7 @@ from ..selection import Target, called
 from ..sources.base import Link
 from ..stops import GLYPH as STOP_GLYPH
 from ..store import Store
-from ..text import Line, bar, cell_len, clip, plain, plural
+from ..text import Line, bar, cell_len, clip, plain
 
 RATES: tuple[float | None, ...] = (0.5, 1, 2, 4, 8, 16, None)
 

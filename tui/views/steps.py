@@ -9,10 +9,11 @@ from functools import lru_cache
 from itertools import groupby
 from operator import itemgetter
 
+from ...engine.wording import plural
 from ..steps import EVICTED, FAILED, PREEMPTED, STOPPED, Column
 from ..stops import GLYPH
 from ..store import Store
-from ..text import Line, plural
+from ..text import Line
 
 BARS = " ▁▂▃▄▅▆▇█"
 SHADES = "░▒▓"

@@ -6,12 +6,13 @@ All that is known is drawn, whichever step is looked at; what comes after that s
 from bisect import bisect_left
 from itertools import groupby
 
+from ...engine.wording import plural
 from ..figures import duration
 from ..palette import STATUS_GLYPHS
 from ..selection import Target
 from ..spans import DECODE, IDLE, PREEMPTED, PREFILL, QUEUED, Life
 from ..store import Store
-from ..text import Line, cell_len, clip, plain, plural, visible
+from ..text import Line, cell_len, clip, plain, visible
 from .base import View
 
 HIT, ENDED = 6, 7  # marks, drawn over the spans

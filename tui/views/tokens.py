@@ -9,9 +9,10 @@ from typing import NamedTuple
 
 from ...engine.sampling import SamplingParams, TokenLogprobs
 from ...engine.snapshot import RequestState
+from ...engine.wording import plural
 from ..selection import Target
 from ..store import Store
-from ..text import Line, cell_len, clip, pad, plural, wrap
+from ..text import Line, cell_len, clip, pad, wrap
 from .base import Column, View, fit_table
 
 COLUMNS = (

@@ -5,11 +5,12 @@ Which nodes show is the outline's business (`outline.py`): a large tree is folde
 
 from ...engine.snapshot import NodeState
 from ...engine.state import EngineState
+from ...engine.wording import plural
 from ..cells import EVICTABLE, GLYPHS, STYLES, code_for
 from ..outline import Outline, OutlineRow
 from ..selection import Links, Target
 from ..store import Store
-from ..text import Line, clip, pad, plural
+from ..text import Line, clip, pad
 from .base import Column, View, fit_table
 
 NUMBERS = (

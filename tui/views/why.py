@@ -3,11 +3,12 @@
 from bisect import bisect_right
 from itertools import accumulate, takewhile
 
+from ...engine.wording import plural
 from ..selection import Target
 from ..step_notes import StepNotes
 from ..stops import Hit
 from ..store import Store
-from ..text import Line, plural, wrap
+from ..text import Line, wrap
 from .base import View, heading
 
 _Lines = list[tuple[Line, Target | None]]
