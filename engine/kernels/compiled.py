@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
+from ..huge_pages import HugePages
 from ..models.base import AttentionSpec
 from .build import load
 
@@ -18,6 +19,7 @@ class CompiledKernels:
 
     def __init__(self, progress: Callable[[str, float | None], None]) -> None:
         load(progress)
+        self._memory = HugePages()
         ops = torch.ops.minisgl_tui
         # Overloads, found once: a step calls some hundreds.
         self.linear: Callable[..., Tensor] = ops.linear.default
@@ -33,9 +35,10 @@ class CompiledKernels:
         return weight.dtype == torch.bfloat16 and weight.dim() == 2 and weight.shape[1] % 2 == 0
 
     def pack(self, weight: Tensor, *, gated: bool = False) -> Tensor:
-        if not gated:
-            return self._pack(weight.detach())
-        return torch.cat([self._pack(half) for half in weight.detach().chunk(2)])
+        panels = [self._pack(part) for part in weight.detach().chunk(2 if gated else 1)]
+        count = sum(len(part) for part in panels)
+        packed = self._memory.empty((count, *panels[0].shape[1:]), weight.dtype)
+        return torch.cat(panels, out=packed)
 
     @staticmethod
     def attends(layers: Iterable[AttentionSpec]) -> bool:

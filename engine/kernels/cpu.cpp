@@ -66,9 +66,9 @@ __mmask16 first_lanes(int64_t count) {
   return count >= LANES ? 0xffff : count <= 0 ? 0 : (1u << count) - 1;
 }
 
-// 2^x, to 4e-6 of itself: 2^n times a polynomial for [-0.5, 0.5], fitted at Chebyshev's points.
+// 2^x for a finite x, to 4e-6 of itself: 2^n times a polynomial for [-0.5, 0.5], fitted at
+// Chebyshev's points.
 __m512 power_of_two(__m512 x) {
-  x = _mm512_min_ps(_mm512_max_ps(x, _mm512_set1_ps(-150.f)), _mm512_set1_ps(150.f));
   const __m512 n = _mm512_roundscale_ps(x, 0), r = _mm512_sub_ps(x, n);
   __m512 p = _mm512_set1_ps(9.67604e-3f);
   for (float c : {5.592204e-2f, 2.4022107e-1f, 6.9312103e-1f, 1.00000008f})
@@ -78,7 +78,11 @@ __m512 power_of_two(__m512 x) {
 
 constexpr float LOG2_E = 1.44269504f;
 
-__m512 exponential(__m512 x) { return power_of_two(_mm512_mul_ps(x, _mm512_set1_ps(LOG2_E))); }
+__m512 exponential(__m512 x) {
+  const __m512 most = _mm512_set1_ps(150.f), least = _mm512_set1_ps(-150.f);
+  x = _mm512_mul_ps(x, _mm512_set1_ps(LOG2_E));
+  return power_of_two(_mm512_min_ps(_mm512_max_ps(x, least), most));
+}
 
 // sums[m][v] += x[m, :] @ w[:, 16 v ...] for M rows of `inner` pairs and V vectors of columns.
 // On the way `inner` cache lines from `next` on are fetched, if there is one.
@@ -312,7 +316,8 @@ constexpr int KEYS = 64;        // of a tile
 constexpr int KEY_VECTORS = KEYS / LANES;
 constexpr int QUERY_ROWS = 6;   // times 4 vectors: 24 registers
 constexpr int64_t QUERIES = 96;  // of a tile, over all heads that share its keys
-constexpr float LOWEST = -1e30f, HIDDEN = -INFINITY;  // scores
+constexpr float LOWEST = -1e20f, HIDDEN = -1e30f;  // scores
+constexpr float SLACK = 8;
 
 struct Layer {
   const half *keys, *values;
@@ -380,12 +385,12 @@ __m512i unpacked(int part) {
   return _mm512_add_epi32(first, _mm512_set1_epi32(8 * part));
 }
 
-// What a thread works with. `queries [rows, D]`; of each the largest score so far, the sum of
-// weights, and the weighted sum of values.
+// What a thread works with. `queries [rows, D]`; of each the score that weights are relative to (in
+// octaves), the sum of weights in 16 parts, and the weighted sum of values.
 struct Scratch {
   std::vector<half> queries, weights, zeros;
   std::vector<pair> keys, values;
-  std::vector<float> scores, sums, most, total;
+  std::vector<float> sums, most, total;
 
   void begin(const Layer& layer, int64_t rows) {
     queries.resize(rows * layer.dim);
@@ -393,117 +398,137 @@ struct Scratch {
     zeros.assign(std::max(layer.dim, layer.value_dim), 0);
     keys.resize(layer.dim / 2 * KEYS);
     values.resize(KEYS / 2 * layer.value_dim);
-    scores.resize(rows * KEYS);
     sums.assign(rows * layer.value_dim, 0.f);
     most.assign(rows, LOWEST);
-    total.assign(rows, 0.f);
+    total.assign(rows * LANES, 0.f);
   }
 };
 
-// Lets queries `first_row ... + rows` of `s`, of which the first is at position `start` and each
-// `group` are at the next, attend to the positions `from ... to`. Online softmax (Milakov and
-// Gimelshein 2018) over tiles of keys, as in FlashAttention (Dao et al. 2022). Tiles begin at
-// multiples of their size, whatever is asked for, so that a query's sums are always made of the
-// same parts.
-void attend_to(Scratch& s, const Context& context, int64_t first_row, int64_t rows, int64_t start,
-               int64_t from, int64_t to) {
-  const Layer& layer = *context.layer;
-  const int64_t dim = layer.dim, value_dim = layer.value_dim, group = layer.group;
-  const int64_t last_row = first_row + rows;
-  for (int64_t first = from / KEYS * KEYS; first < to; first += KEYS) {
-    const half *key[KEYS], *value[KEYS];
-    std::fill_n(key, KEYS, s.zeros.data());
-    std::fill_n(value, KEYS, s.zeros.data());
-    context.each(std::max(first, from), std::min(first + KEYS, to),
-                 [&](int64_t at, const half* a, const half* b) {
-                   key[at - first] = a;
-                   value[at - first] = b;
-                 });
-    const int64_t some = std::min<int64_t>(KEYS, (to - first + LANES - 1) / LANES * LANES);
-    for (int64_t k = 0; k < some; k += LANES)
-      for (int64_t d = 0; d < dim / 2; d += LANES)
-        transpose(key + k, 2 * d, &s.keys[d * KEYS + k], KEYS);
-    // Pairs of the values of two keys, in the order that `unpack` leaves them in.
-    for (int64_t k = 0; k < some; k += 2)
-      for (int64_t d = 0; d < value_dim; d += 2 * LANES) {
-        const __m512i a = _mm512_loadu_si512(value[k] + d), b = _mm512_loadu_si512(value[k + 1] + d);
-        pair* line = &s.values[k / 2 * value_dim + d];
-        _mm512_storeu_si512(line, _mm512_unpacklo_epi16(a, b));
-        _mm512_storeu_si512(line + LANES, _mm512_unpackhi_epi16(a, b));
-      }
+// Queries `row ... + rows` of a `Scratch`, of which the first is at position `start` and each
+// `group` are at the next.
+struct Queries {
+  int64_t row, rows, start;
+};
 
-    // The softmax is of powers of two.
-    const __m512 scale = _mm512_set1_ps(layer.softcap > 0 ? layer.scale : layer.scale * LOG2_E);
-    for (int64_t row = first_row; row < last_row; row += QUERY_ROWS)
-      with_rows<QUERY_ROWS>(last_row - row, [&](auto constant) {
-        constexpr int M = constant;
-        __m512 sums[M][KEY_VECTORS] = {};
-        multiply<M, KEY_VECTORS>(&s.queries[row * dim], dim, s.keys.data(), KEYS, dim / 2, sums);
-        for (int m = 0; m < M; m++)
-          for (int v = 0; v < KEY_VECTORS; v++)
-            _mm512_storeu_ps(&s.scores[(row + m) * KEYS + v * LANES],
-                             _mm512_mul_ps(sums[m][v], scale));
-      });
+// The positions `first ... + KEYS`, of which `from ... to` are meant.
+struct Tile {
+  int64_t first, from, to;
+};
 
-    for (int64_t row = first_row; row < last_row; row++) {
-      const int64_t position = start + (row - first_row) / group;
-      const int64_t low = layer.window ? std::max<int64_t>(0, position - layer.window + 1) : 0;
-      const bool all = std::max(low, from) <= first && first + KEYS <= std::min(position + 1, to);
-      __m512 values[KEY_VECTORS], top = _mm512_set1_ps(s.most[row]);
-      for (int v = 0; v < KEY_VECTORS; v++) {
-        values[v] = _mm512_loadu_ps(&s.scores[row * KEYS + v * LANES]);
-        if (layer.softcap > 0) values[v] = capped(values[v], layer.softcap);
-        if (!all) {
-          const int64_t at = first + v * LANES;
-          const __mmask16 hidden = first_lanes(std::max(low, from) - at) |
-                                   ~first_lanes(std::min(position + 1, to) - at);
-          values[v] = _mm512_mask_mov_ps(values[v], hidden, _mm512_set1_ps(HIDDEN));
-        }
-        top = _mm512_max_ps(top, values[v]);
-      }
-      const float most = _mm512_reduce_max_ps(top);
-      __m512 total = _mm512_setzero_ps();
-      for (int v = 0; v < KEY_VECTORS; v++) {
-        __m512 weight = power_of_two(_mm512_sub_ps(values[v], _mm512_set1_ps(most)));
-        if (!all)  // not 2^-150
-          weight = _mm512_maskz_mov_ps(
-              _mm512_cmp_ps_mask(values[v], _mm512_set1_ps(HIDDEN), _CMP_GT_OQ), weight);
-        total = _mm512_add_ps(total, weight);
-        store(&s.weights[row * KEYS + v * LANES], weight);
-      }
-      const float sum = _mm512_reduce_add_ps(total);
-      if (most == s.most[row]) {
-        s.total[row] += sum;
-        continue;
-      }
-      const float before = std::exp2(s.most[row] - most);
-      s.total[row] = s.total[row] * before + sum;
-      s.most[row] = most;
-      for (int64_t d = 0; d < value_dim; d += LANES) {
-        float* sums = &s.sums[row * value_dim + d];
-        _mm512_storeu_ps(sums, _mm512_mul_ps(_mm512_loadu_ps(sums), _mm512_set1_ps(before)));
-      }
+// Lays the keys and values of `tile` out as pairs; the number of keys that are to be looked at.
+int64_t gather(Scratch& s, const Context& context, const Tile& tile) {
+  const int64_t dim = context.layer->dim, value_dim = context.layer->value_dim;
+  const half *key[KEYS], *value[KEYS];
+  std::fill_n(key, KEYS, s.zeros.data());
+  std::fill_n(value, KEYS, s.zeros.data());
+  context.each(tile.from, tile.to, [&](int64_t at, const half* a, const half* b) {
+    key[at - tile.first] = a;
+    value[at - tile.first] = b;
+  });
+  const int64_t some = (tile.to - tile.first + LANES - 1) / LANES * LANES;
+  pair *keys = s.keys.data(), *values = s.values.data();
+  for (int64_t k = 0; k < some; k += LANES)
+    for (int64_t d = 0; d < dim / 2; d += LANES) transpose(key + k, 2 * d, keys + d * KEYS + k, KEYS);
+  // Pairs of the values of two keys, in the order that `unpack` leaves them in.
+  for (int64_t k = 0; k < some; k += 2)
+    for (int64_t d = 0; d < value_dim; d += 2 * LANES) {
+      const __m512i a = _mm512_loadu_si512(value[k] + d), b = _mm512_loadu_si512(value[k + 1] + d);
+      pair* line = values + k / 2 * value_dim + d;
+      _mm512_storeu_si512(line, _mm512_unpacklo_epi16(a, b));
+      _mm512_storeu_si512(line + LANES, _mm512_unpackhi_epi16(a, b));
     }
+  return some;
+}
 
-    auto add_values = [&](auto vectors, int64_t d) {
-      constexpr int V = vectors;
-      for (int64_t row = first_row; row < last_row; row += QUERY_ROWS)
-        with_rows<QUERY_ROWS>(last_row - row, [&](auto constant) {
-          constexpr int M = constant;
-          __m512 sums[M][V];
-          auto at = [&](int m, int v) { return &s.sums[(row + m) * value_dim + d + v * LANES]; };
-          for (int m = 0; m < M; m++)
-            for (int v = 0; v < V; v++) sums[m][v] = _mm512_loadu_ps(at(m, v));
-          multiply<M, V>(&s.weights[row * KEYS], KEYS, s.values.data() + d, value_dim, some / 2,
-                         sums);
-          for (int m = 0; m < M; m++)
-            for (int v = 0; v < V; v++) _mm512_storeu_ps(at(m, v), sums[m][v]);
-        });
-    };
+// The weights of the keys of `tile`, by online softmax (Milakov and Gimelshein 2018) with powers of
+// two. What has been summed up is scaled anew only when a score is higher by some octaves than the
+// one that weights are relative to (as in FlashAttention-4, 2025).
+void weigh(Scratch& s, const Layer& layer, const Tile& tile, const Queries& queries) {
+  const int64_t dim = layer.dim, value_dim = layer.value_dim;
+  const float octaves = layer.softcap > 0 ? 1.f : layer.scale * LOG2_E;
+  const __m512 factor = _mm512_set1_ps(octaves), hidden = _mm512_set1_ps(HIDDEN);
+  auto first_visible = [&](int64_t position) {
+    return std::max(tile.from, layer.window ? position - layer.window + 1 : 0);
+  };
+  const int64_t last = queries.start + (queries.rows - 1) / layer.group;
+  const bool whole = first_visible(last) <= tile.first && tile.to == tile.first + KEYS &&
+                     tile.to <= queries.start + 1;
+  const int64_t end = queries.row + queries.rows;
+  for (int64_t row = queries.row; row < end; row += QUERY_ROWS)
+    with_rows<QUERY_ROWS>(end - row, [&](auto constant) {
+      constexpr int M = constant;
+      __m512 scores[M][KEY_VECTORS] = {};
+      multiply<M, KEY_VECTORS>(&s.queries[row * dim], dim, s.keys.data(), KEYS, dim / 2, scores);
+      float *total = &s.total[row * LANES], *mosts = &s.most[row];
+      half* weights = &s.weights[row * KEYS];
+      for (int m = 0; m < M; m++) {
+        if (layer.softcap > 0)
+          for (__m512& score : scores[m])
+            score = capped(_mm512_mul_ps(score, _mm512_set1_ps(layer.scale)), layer.softcap);
+        if (!whole) {
+          const int64_t position = queries.start + (row + m - queries.row) / layer.group;
+          for (int v = 0; v < KEY_VECTORS; v++) {
+            const int64_t at = tile.first + v * LANES;
+            const __mmask16 visible = first_lanes(std::min(tile.to, position + 1) - at) &
+                                      ~first_lanes(first_visible(position) - at);
+            scores[m][v] = _mm512_mask_mov_ps(hidden, visible, scores[m][v]);
+          }
+        }
+        __m512 top = scores[m][0];
+        for (int v = 1; v < KEY_VECTORS; v++) top = _mm512_max_ps(top, scores[m][v]);
+        top = _mm512_mul_ps(top, factor);
+        if (_mm512_cmp_ps_mask(top, _mm512_set1_ps(mosts[m] + SLACK), _CMP_GT_OQ)) {
+          const float most = _mm512_reduce_max_ps(top);
+          const __m512 shrink = power_of_two(_mm512_set1_ps(mosts[m] - most));
+          auto scale = [&](float* at) {
+            _mm512_storeu_ps(at, _mm512_mul_ps(_mm512_loadu_ps(at), shrink));
+          };
+          scale(total + m * LANES);
+          for (int64_t d = 0; d < value_dim; d += LANES) scale(&s.sums[(row + m) * value_dim + d]);
+          mosts[m] = most;
+        }
+        const __m512 most = _mm512_set1_ps(mosts[m]);
+        __m512 sum = _mm512_loadu_ps(total + m * LANES);
+        for (int v = 0; v < KEY_VECTORS; v++) {
+          const __m512 weight = power_of_two(_mm512_fmsub_ps(scores[m][v], factor, most));
+          sum = _mm512_add_ps(sum, weight);
+          store(weights + m * KEYS + v * LANES, weight);
+        }
+        _mm512_storeu_ps(total + m * LANES, sum);
+      }
+    });
+}
+
+// Adds `V` vectors of the first `some` values, times their weights, from column `d` on.
+template <int V>
+void add_values(Scratch& s, const Layer& layer, int64_t some, const Queries& queries, int64_t d) {
+  const int64_t value_dim = layer.value_dim, end = queries.row + queries.rows;
+  for (int64_t row = queries.row; row < end; row += QUERY_ROWS)
+    with_rows<QUERY_ROWS>(end - row, [&](auto constant) {
+      constexpr int M = constant;
+      __m512 sums[M][V];
+      float* at = &s.sums[row * value_dim + d];
+      for (int m = 0; m < M; m++)
+        for (int v = 0; v < V; v++) sums[m][v] = _mm512_loadu_ps(at + m * value_dim + v * LANES);
+      multiply<M, V>(&s.weights[row * KEYS], KEYS, s.values.data() + d, value_dim, some / 2, sums);
+      for (int m = 0; m < M; m++)
+        for (int v = 0; v < V; v++) _mm512_storeu_ps(at + m * value_dim + v * LANES, sums[m][v]);
+    });
+}
+
+// Lets `queries` attend to the positions `from ... to`, in tiles of keys, as in FlashAttention (Dao
+// et al. 2022). Tiles begin at multiples of their size, whatever is asked for, so that a query's
+// sums are always made of the same parts.
+void attend_to(Scratch& s, const Context& context, const Queries& queries, int64_t from,
+               int64_t to) {
+  const Layer& layer = *context.layer;
+  for (int64_t first = from / KEYS * KEYS; first < to; first += KEYS) {
+    const Tile tile{first, std::max(first, from), std::min(first + KEYS, to)};
+    const int64_t some = gather(s, context, tile);
+    weigh(s, layer, tile, queries);
     int64_t d = 0;
-    for (; d + 4 * LANES <= value_dim; d += 4 * LANES)
-      add_values(std::integral_constant<int, 4>{}, d);
-    for (; d < value_dim; d += 2 * LANES) add_values(std::integral_constant<int, 2>{}, d);
+    for (; d + 4 * LANES <= layer.value_dim; d += 4 * LANES) add_values<4>(s, layer, some, queries, d);
+    for (; d < layer.value_dim; d += 2 * LANES) add_values<2>(s, layer, some, queries, d);
   }
 }
 
@@ -590,17 +615,18 @@ Tensor attend(const Tensor& queries, const Tensor& new_keys, const Tensor& new_v
                   dim * sizeof(half));
     }
     auto context = [&](int64_t row) { return Context{&layer, head, table + row * longest}; };
-    if (task.shared) attend_to(s, context(task.row), 0, rows, task.shared, 0, task.shared);
+    if (task.shared) attend_to(s, context(task.row), {0, rows, task.shared}, 0, task.shared);
     for (int64_t i = 0; i < task.rows; i++) {
       const int64_t* span = spans + 3 * (task.row + i);
       const int64_t start = span[2] - span[1] + task.from;
       const int64_t low = layer.window ? std::max<int64_t>(0, start - layer.window + 1) : 0;
-      attend_to(s, context(task.row + i), i * each, each, start, std::max(task.shared, low),
+      attend_to(s, context(task.row + i), {i * each, each, start}, std::max(task.shared, low),
                 start + task.count);
     }
     for (int64_t row = 0; row < rows; row++) {
       const auto [token, query_head] = place(row);
-      const __m512 part = _mm512_set1_ps(1.f / s.total[row]);
+      const float total = _mm512_reduce_add_ps(_mm512_loadu_ps(&s.total[row * LANES]));
+      const __m512 part = _mm512_set1_ps(1.f / total);
       half* line = to + (token * heads + query_head) * value_dim;
       for (int64_t d = 0; d < value_dim; d += 2 * LANES) {
         const float* sums = &s.sums[row * value_dim + d];

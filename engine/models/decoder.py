@@ -64,9 +64,15 @@ class Attention(nn.Module):
         self.k_norm = RMSNorm(self.head_dim, config.rms_norm_eps) if config.qk_norm else None
 
     def forward(
-        self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend, residual: Tensor
+        self,
+        x: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        attend: Attend,
+        residual: Tensor,
+        rows: Tensor | None,
     ) -> Tensor:
-        """``residual`` plus what attention adds."""
+        """``residual`` plus what attention adds; of ``rows`` alone if given."""
         qkv = self.qkv_proj(x).view(x.shape[0], -1, self.head_dim)
         qk, v = qkv.split_with_sizes((self.heads + self.kv_heads, self.kv_heads), dim=1)
         if self.q_norm is not None and self.k_norm is not None:
@@ -75,8 +81,10 @@ class Attention(nn.Module):
         if self.rotary:
             qk = self.kernels.rotate(qk, cos, sin) if self.kernels else rotate(qk, cos, sin)
         q, k = qk.split_with_sizes((self.heads, self.kv_heads), dim=1)
-        out = attend(self.layer, q, k, v)
-        return self.o_proj(out.reshape(x.shape[0], -1), residual)
+        out = attend(self.layer, q, k, v).flatten(1)
+        if rows is not None:
+            out, residual = out[rows], residual[rows]
+        return self.o_proj(out, residual)
 
 
 class MLP(nn.Module):
@@ -106,8 +114,11 @@ class Layer(nn.Module):
         self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
-        x = self.self_attn(self.input_layernorm(x), cos, sin, attend, x)
+    def forward(
+        self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend, rows: Tensor | None
+    ) -> Tensor:
+        """Of ``rows`` alone if given."""
+        x = self.self_attn(self.input_layernorm(x), cos, sin, attend, x, rows)
         return self.mlp(self.post_attention_layernorm(x), x)
 
 
@@ -148,11 +159,15 @@ class Decoder(nn.Module):
         """
         x = F.embedding(input_ids, self.embed_tokens)
         cos, sin = self.rotations(positions, x.dtype)
-        for layer in self.layers:
-            x = layer(x, cos, sin, attend)
+        scored = sample_rows[:0] if scoring is None else scoring.rows
+        wanted = torch.cat((scored, sample_rows))
+        for layer in self.layers[:-1]:
+            x = layer(x, cos, sin, attend, None)
+        # What the last layer makes of the other rows is of use to nobody.
+        x = self.layers[-1](x, cos, sin, attend, wanted)
         if scoring is not None:
-            scoring.feed(x[scoring.rows], lambda part: self._head(self.norm(part)))
-        return self._head(self.norm(x[sample_rows])).float()
+            scoring.feed(x[: len(scored)], lambda part: self._head(self.norm(part)))
+        return self._head(self.norm(x[len(scored) :])).float()
 
     def pack(self, kernels: Kernels | None = None) -> None:
         """Let the weights be rearranged for the processor, where that pays, or for ``kernels``.

@@ -41,7 +41,7 @@ class Experts(nn.Module):
         out = torch.empty_like(sorted_out)
         out[order] = sorted_out
         # Summed in each token's own order, so that its company in the batch changes nothing.
-        parts = out.view(len(x), self.top_k, -1)
+        parts = out.view(len(x), self.top_k, out.shape[-1])
         return residual + torch.einsum("nkh,nk->nh", parts, weights.to(x.dtype))
 
     def route(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
+from ..huge_pages import HugePages
 from ..models.base import AttentionSpec
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
@@ -48,9 +49,12 @@ class KVCache:
         self.num_blocks, self.block_size = num_blocks, block_size
         self.dtype, self.device = dtype, device
         self.layers = tuple(layers)
+        huge_pages = HugePages()
 
         def empty(heads: int, size: int) -> Tensor:
             shape = (heads, num_blocks + 2, block_size, size)
+            if device.type == "cpu":
+                return huge_pages.empty(shape, dtype)
             return torch.empty(shape, dtype=dtype, device=device)
 
         try:
@@ -58,7 +62,7 @@ class KVCache:
             # cleared, a slot holds anything at all.
             self.keys = [empty(spec.num_kv_heads, spec.head_dim) for spec in layers]
             self.values = [empty(spec.num_kv_heads, spec.value_dim) for spec in layers]
-        except (RuntimeError, TypeError) as error:  # TypeError: sizes beyond 64 bits
+        except (RuntimeError, TypeError, OSError, OverflowError) as error:  # of any kind of memory
             need = min(num_blocks * bytes_per_block(layers, block_size, dtype), _UNTHINKABLE)
             raise UserError(
                 f"the KV cache needs {need / 1e9:.1f} GB on {device} for {num_blocks} blocks of "
