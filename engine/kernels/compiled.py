@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
-from ..huge_pages import HugePages
 from ..models.base import AttentionSpec
+from ..models.huge_pages import HugePages
 from .build import load
 
 

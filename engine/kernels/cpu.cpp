@@ -33,7 +33,7 @@ constexpr int LANES = 16;
 constexpr int PANEL = 3;             // vectors of columns of a weight that lie together
 constexpr int PANEL_ROWS = 8;        // rows that are multiplied with them at once: 24 registers
 constexpr int COLUMNS = PANEL * LANES;
-constexpr int64_t FEW_ROWS = 64;     // wait for memory more than for arithmetic
+constexpr int64_t FEW_ROWS = 64;     // take one panel at a time
 constexpr int64_t LINE = 64;         // bytes of the cache
 constexpr int64_t ROWS_AT_ONCE = 256;  // whose inputs stay in the cache of a core
 constexpr int64_t ELEMENTS = 1 << 14;  // from here on another thread is worth waking
@@ -202,27 +202,27 @@ Tensor product(const Tensor& x, const Tensor& packed, int64_t outputs, const opt
       }
     });
   };
-  // The first tile of rows reads a panel from memory, and that takes longer than its arithmetic. So
-  // where there are some more tiles, three of them fetch the next panel, a third of it each. With
-  // one or two there is not enough arithmetic to gain by it.
-  const int64_t tiles = (rows + PANEL_ROWS - 1) / PANEL_ROWS;
-  auto share_of_next = [&](int64_t row, int64_t panel) -> const char* {
-    const int64_t share = row / PANEL_ROWS - (tiles > PANEL);
-    if (tiles < PANEL || rows > FEW_ROWS || share < 0 || share >= PANEL) return nullptr;
-    const pair* next = ws + (panel + 1) * inner * COLUMNS;
-    return reinterpret_cast<const char*>(next) + share * inner * LINE;
-  };
   // A task is a few panels and some rows: panels stay in the cache while the rows pass by.
   const int64_t together = rows > FEW_ROWS && !gate ? 2 : 1;
   const int64_t groups = (panels + together - 1) / together;
   const int64_t chunks = (rows + ROWS_AT_ONCE - 1) / ROWS_AT_ONCE;
+  // The first tile of rows reads a panel from memory, and that takes longer than its arithmetic. So
+  // where there are some more tiles, three of them fetch the panel after these, a third of it each.
+  // With one or two there is not enough arithmetic to gain by it.
+  const int64_t tiles = (rows + PANEL_ROWS - 1) / PANEL_ROWS;
+  auto share_of_next = [&](int64_t tile, int64_t panel) -> const char* {
+    const int64_t share = tile - (tiles > PANEL);
+    if (tiles < PANEL || share < 0 || share >= PANEL) return nullptr;
+    const pair* next = ws + (panel + together) * inner * COLUMNS;
+    return reinterpret_cast<const char*>(next) + share * inner * LINE;
+  };
   at::parallel_for(0, groups * chunks, 1, [&](int64_t begin, int64_t end) {
     for (int64_t task = begin; task < end; task++) {
       const int64_t first = task / groups * ROWS_AT_ONCE, from = task % groups * together;
       const int64_t last = std::min(rows, first + ROWS_AT_ONCE);
       for (int64_t row = first; row < last; row += PANEL_ROWS)
         for (int64_t panel = from; panel < std::min(panels, from + together); panel++)
-          tile(row, last - row, panel, share_of_next(row, panel));
+          tile(row, last - row, panel, share_of_next((row - first) / PANEL_ROWS, panel));
     }
   });
   return out;
@@ -315,7 +315,7 @@ Tensor rotate(const Tensor& plain, const Tensor& cos, const Tensor& sin) {
 constexpr int KEYS = 64;        // of a tile
 constexpr int KEY_VECTORS = KEYS / LANES;
 constexpr int QUERY_ROWS = 6;   // times 4 vectors: 24 registers
-constexpr int64_t QUERIES = 96;  // of a tile, over all heads that share its keys
+constexpr int64_t QUERIES = 192;  // of a tile, over all heads that share its keys
 constexpr float LOWEST = -1e20f, HIDDEN = -1e30f;  // scores
 constexpr float SLACK = 8;
 
@@ -440,19 +440,28 @@ int64_t gather(Scratch& s, const Context& context, const Tile& tile) {
   return some;
 }
 
+// Whether each of `queries` sees all keys of `tile`.
+bool sees_all(const Layer& layer, const Tile& tile, const Queries& queries) {
+  const int64_t last = queries.start + (queries.rows - 1) / layer.group;
+  return tile.from == tile.first && tile.to == tile.first + KEYS && tile.to <= queries.start + 1 &&
+         (!layer.window || last - layer.window < tile.first);
+}
+
+// Which of the 16 keys from the tile's `v`th vector on the query at `position` sees.
+__mmask16 visible(const Layer& layer, const Tile& tile, int64_t position, int v) {
+  const int64_t low = layer.window ? std::max(tile.from, position - layer.window + 1) : tile.from;
+  const int64_t at = tile.first + v * LANES;
+  return first_lanes(std::min(tile.to, position + 1) - at) & ~first_lanes(low - at);
+}
+
 // The weights of the keys of `tile`, by online softmax (Milakov and Gimelshein 2018) with powers of
-// two. What has been summed up is scaled anew only when a score is higher by some octaves than the
-// one that weights are relative to (as in FlashAttention-4, 2025).
+// two. What has been summed up is scaled anew only when a score is some octaves higher than the one
+// that weights are relative to, as in FlashAttention-4 (2025).
 void weigh(Scratch& s, const Layer& layer, const Tile& tile, const Queries& queries) {
   const int64_t dim = layer.dim, value_dim = layer.value_dim;
   const float octaves = layer.softcap > 0 ? 1.f : layer.scale * LOG2_E;
   const __m512 factor = _mm512_set1_ps(octaves), hidden = _mm512_set1_ps(HIDDEN);
-  auto first_visible = [&](int64_t position) {
-    return std::max(tile.from, layer.window ? position - layer.window + 1 : 0);
-  };
-  const int64_t last = queries.start + (queries.rows - 1) / layer.group;
-  const bool whole = first_visible(last) <= tile.first && tile.to == tile.first + KEYS &&
-                     tile.to <= queries.start + 1;
+  const bool all = sees_all(layer, tile, queries);
   const int64_t end = queries.row + queries.rows;
   for (int64_t row = queries.row; row < end; row += QUERY_ROWS)
     with_rows<QUERY_ROWS>(end - row, [&](auto constant) {
@@ -465,14 +474,11 @@ void weigh(Scratch& s, const Layer& layer, const Tile& tile, const Queries& quer
         if (layer.softcap > 0)
           for (__m512& score : scores[m])
             score = capped(_mm512_mul_ps(score, _mm512_set1_ps(layer.scale)), layer.softcap);
-        if (!whole) {
+        if (!all) {
           const int64_t position = queries.start + (row + m - queries.row) / layer.group;
-          for (int v = 0; v < KEY_VECTORS; v++) {
-            const int64_t at = tile.first + v * LANES;
-            const __mmask16 visible = first_lanes(std::min(tile.to, position + 1) - at) &
-                                      ~first_lanes(first_visible(position) - at);
-            scores[m][v] = _mm512_mask_mov_ps(hidden, visible, scores[m][v]);
-          }
+          for (int v = 0; v < KEY_VECTORS; v++)
+            scores[m][v] =
+                _mm512_mask_mov_ps(hidden, visible(layer, tile, position, v), scores[m][v]);
         }
         __m512 top = scores[m][0];
         for (int v = 1; v < KEY_VECTORS; v++) top = _mm512_max_ps(top, scores[m][v]);

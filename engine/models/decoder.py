@@ -12,13 +12,14 @@ from torch import Tensor, nn
 from .base import Attend, Kernels, Scoring
 from .config import ModelConfig
 from .linear import GatedLinear, Layout, Linear, adapt_linears, layout_of_shared
+from .module import Module
 from .moe import Experts
 from .rope import inverse_frequencies
 
 _SIGNS = torch.tensor([[1.0], [-1.0]], dtype=torch.bfloat16, device="cpu")
 
 
-class RMSNorm(nn.Module):
+class RMSNorm(Module):
     """``x / rms(x) * weight`` over the last dimension, computed in float32."""
 
     kernels: Kernels | None = None
@@ -47,7 +48,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, dims=-1), sin)
 
 
-class Attention(nn.Module):
+class Attention(Module):
     """Projections, optional q/k norm and rotary embedding around the attention callable."""
 
     kernels: Kernels | None = None
@@ -87,7 +88,7 @@ class Attention(nn.Module):
         return self.o_proj(out, residual)
 
 
-class MLP(nn.Module):
+class MLP(Module):
     """``down(silu(gate(x)) * up(x))`` with gate and up in one matrix."""
 
     def __init__(self, config: ModelConfig) -> None:
@@ -100,7 +101,7 @@ class MLP(nn.Module):
         return self.down_proj(self.gate_up_proj(x), residual)
 
 
-class Layer(nn.Module):
+class Layer(Module):
     """Pre-norm residual block."""
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
@@ -122,7 +123,7 @@ class Layer(nn.Module):
         return self.mlp(self.post_attention_layernorm(x), x)
 
 
-class Decoder(nn.Module):
+class Decoder(Module):
     """Token ids in, logits out.
 
     ``slots`` says which of a checkpoint's tensors fills what.

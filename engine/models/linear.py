@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .base import Kernels
+from .module import Module
 
 # A kernel is made for each number of rows and kept: 1,024 by oneDNN, as many again by PyTorch's
 # layer above it, half a gigabyte in a server that has met them all. The second cache saves no time,
@@ -43,7 +44,7 @@ class Layout(Protocol):
         ...
 
 
-class Linear(nn.Module):
+class Linear(Module):
     """``x @ weight.T + bias``; the parameters are filled by the weight loader."""
 
     def __init__(self, inputs: int, outputs: int, bias: bool) -> None:

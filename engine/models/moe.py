@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .config import ExpertsConfig
+from .module import Module
 
 
-class Experts(nn.Module):
+class Experts(Module):
     """``sum_e p_e * down_e(silu(gate_e(x)) * up_e(x))`` over the likeliest experts of each token.
 
     ``gate [E, hidden]`` is the router. ``gate_up_proj [E, 2 * inner, hidden]`` and

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-from ..huge_pages import HugePages
 from ..models.base import AttentionSpec
+from ..models.huge_pages import HugePages
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _BINARY_UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}

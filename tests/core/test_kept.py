@@ -46,7 +46,8 @@ def test_it_can_be_opened_at_any_moment_and_holds_all_that_came(
             shutil.copy(tmp_path / "session", tmp_path / "seen")
             seen = Trace.open(tmp_path / "seen")
             assert len(seen.history) == number + 1
-            assert seen.cut == "the recording stops without an end"
+            # A keyframe may just be on its way into the file.
+            assert seen.cut == "the recording stops without an end" or "cut off in" in seen.cut
             assert seen.history.state_after(number + 1).digest() == digests[-1]
             seen.close()
     history.finish()

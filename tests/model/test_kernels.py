@@ -150,6 +150,29 @@ def test_some_steps_share_what_their_contexts_begin_with(kernels: CompiledKernel
     assert max(counts) > 2 and max(counts) <= TOGETHER
 
 
+@pytest.mark.parametrize("course", [-200, -40, -5, 0, 5, 40, 200])
+def test_scores_may_rise_and_fall_from_tile_to_tile(kernels: CompiledKernels, course: int):
+    """By ``course`` octaves over the context: sums are scaled anew seldom, often, or never."""
+    spec = replace(HEADS, num_heads=2, num_kv_heads=1)
+    length, count = 300, 7
+    torch.manual_seed(course)
+    q, k, v = random(count, 2, 32), random(length, 32), random(length, 32)
+    q[..., 0] = 8
+    k[:, 0] = torch.linspace(0, course / 8 / spec.scale, length)
+    keys, values = (torch.zeros(1, 20, 16, 32).bfloat16() for _ in range(2))
+    keys.view(-1, 32)[:length], values.view(-1, 32)[:length] = k, v
+    slots = torch.arange(length - count, length)
+    rows, groups = torch.tensor([[0, count, length]]), torch.tensor([[0, 1, 0]])
+    found = kernels.attend(
+        *(spec, q, k[slots, None], v[slots, None], keys, values, slots, rows, groups),
+        torch.arange(20)[None],
+    )
+    scores = torch.einsum("qhd,kd->hqk", q.float(), k.float()) * spec.scale
+    scores.masked_fill_(torch.arange(length) > slots[:, None], -torch.inf)
+    expected = (scores.softmax(dim=-1) @ v.float()).transpose(0, 1)
+    torch.testing.assert_close(found.float(), expected, rtol=0.02, atol=0.02)
+
+
 def test_heads_that_do_not_fill_registers_are_left_to_another_backend() -> None:
     assert CompiledKernels.attends([HEADS])
     assert not CompiledKernels.attends([HEADS, replace(HEADS, head_dim=48)])

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 PAGE = 2 << 20
-_ADVICE = getattr(mmap, "MADV_HUGEPAGE", None)
+_ADVICE: int = getattr(mmap, "MADV_HUGEPAGE", 0)
 _LINE = 64  # bytes of the processor's cache
 
 
@@ -29,7 +29,7 @@ class HugePages:
     def empty(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
         """As ``torch.empty`` on the CPU; OSError or OverflowError where that is too much."""
         size = math.prod(shape) * dtype.itemsize
-        if _ADVICE is None or size == 0:
+        if not _ADVICE or size == 0:
             return torch.empty(shape, dtype=dtype, device="cpu")
         if size > len(self._bytes):
             self._bytes = _map(max(size, self._chunk))
@@ -41,7 +41,7 @@ def _map(size: int) -> Tensor:
     """At least ``size`` bytes from the beginning of a page on."""
     length = -(-size // PAGE) * PAGE
     memory = mmap.mmap(-1, length + PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    with suppress(OSError):  # a kernel without huge pages: these are as good as others then
+    with suppress(OSError):  # a system without huge pages: these are as good as others then
         memory.madvise(_ADVICE)
     everything = torch.frombuffer(memory, dtype=torch.uint8)
     start = -everything.data_ptr() % PAGE
