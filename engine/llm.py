@@ -180,6 +180,7 @@ class LLM:
             block_size=block_size,
             dtype=torch_dtype,
             device=torch_device,
+            huge_pages=kernels is not None,
         )
         self.model_info = describe(model, path, checkpoint, decoder)
         decoder.pack(kernels)

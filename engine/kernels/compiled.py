@@ -27,7 +27,8 @@ class CompiledKernels:
         self.rms_norm: Callable[..., Tensor] = ops.rms_norm.default
         self.rotate: Callable[..., Tensor] = ops.rotate.default
         self._attend: Callable[..., Tensor] = ops.attend.default
-        self._pack: Callable[..., Tensor] = ops.pack.default
+        self._packed_shape: Callable[..., list[int]] = ops.packed_shape.default
+        self._pack: Callable[..., None] = ops.pack.default
 
     @staticmethod
     def packs(weight: Tensor) -> bool:
@@ -35,10 +36,12 @@ class CompiledKernels:
         return weight.dtype == torch.bfloat16 and weight.dim() == 2 and weight.shape[1] % 2 == 0
 
     def pack(self, weight: Tensor, *, gated: bool = False) -> Tensor:
-        panels = [self._pack(part) for part in weight.detach().chunk(2 if gated else 1)]
-        count = sum(len(part) for part in panels)
-        packed = self._memory.empty((count, *panels[0].shape[1:]), weight.dtype)
-        return torch.cat(panels, out=packed)
+        parts = weight.detach().chunk(2 if gated else 1)
+        panels, *rest = self._packed_shape(*parts[0].shape)
+        packed = self._memory.empty((len(parts) * panels, *rest), weight.dtype)
+        for part, place in zip(parts, packed.split(panels), strict=True):
+            self._pack(part, place)
+        return packed
 
     @staticmethod
     def attends(layers: Iterable[AttentionSpec]) -> bool:

@@ -119,17 +119,22 @@ inline void with_rows(int64_t rows, const F& f) {
 
 // --- products with weights ----------------------------------------------------------------------
 
-// `weight [outputs, inputs]`, its inputs even, as panels `[outputs / 48, inputs / 2, 48, 2]`.
-Tensor pack(const Tensor& weight) {
+// The shape of a packed weight: panels `[outputs / 48, inputs / 2, 48, 2]`; inputs are even.
+std::vector<int64_t> packed_shape(int64_t outputs, int64_t inputs) {
+  TORCH_CHECK(inputs % 2 == 0, "cannot pack ", inputs, " inputs");
+  return {(outputs + COLUMNS - 1) / COLUMNS, inputs / 2, COLUMNS, 2};
+}
+
+void pack(const Tensor& weight, const Tensor& packed) {
   check(weight, "weight");
-  TORCH_CHECK(weight.dim() == 2 && weight.size(1) % 2 == 0, "cannot pack ", weight.sizes());
+  check(packed, "packed");
   const Tensor plain = weight.contiguous();
   const int64_t outputs = plain.size(0), inner = plain.size(1) / 2;
-  const int64_t panels = (outputs + COLUMNS - 1) / COLUMNS;
-  Tensor packed = at::empty({panels, inner, COLUMNS, 2}, plain.options());
+  TORCH_CHECK(packed.is_contiguous() && packed.sizes().vec() == packed_shape(outputs, plain.size(1)),
+              "cannot pack ", weight.sizes(), " into ", packed.sizes());
   const pair* from = reinterpret_cast<const pair*>(read(plain));
   pair* to = reinterpret_cast<pair*>(write(packed));
-  at::parallel_for(0, panels, 1, [&](int64_t begin, int64_t end) {
+  at::parallel_for(0, packed.size(0), 1, [&](int64_t begin, int64_t end) {
     for (int64_t panel = begin; panel < end; panel++)
       for (int64_t i = 0; i < inner; i++)
         for (int64_t c = 0; c < COLUMNS; c++) {
@@ -137,7 +142,6 @@ Tensor pack(const Tensor& weight) {
           to[(panel * inner + i) * COLUMNS + c] = output < outputs ? from[output * inner + i] : 0;
         }
   });
-  return packed;
 }
 
 // `silu(gate) * up`.
@@ -666,7 +670,8 @@ void keep_freed_memory() {
 
 TORCH_LIBRARY(minisgl_tui, m) {
   keep_freed_memory();
-  m.def("pack(Tensor weight) -> Tensor", &pack);
+  m.def("packed_shape(int outputs, int inputs) -> int[]", &packed_shape);
+  m.def("pack(Tensor weight, Tensor(a!) packed) -> ()", &pack);
   m.def("linear(Tensor x, Tensor packed, int outputs, Tensor? bias=None, Tensor? residual=None) "
         "-> Tensor",
         &linear);

@@ -165,8 +165,13 @@ def runner_of(
     poison: bool = False,
 ) -> ModelRunner:
     """As ``make_runner``, for a model that is loaded."""
-    sizes = {"num_blocks": num_blocks, "block_size": block_size}
-    cache = KVCache(checkpoint.attention, **sizes, dtype=torch.float32, device=CPU)
+    cache = KVCache(
+        checkpoint.attention,
+        num_blocks=num_blocks,
+        block_size=block_size,
+        dtype=torch.float32,
+        device=CPU,
+    )
     if poison:
         for tensor in (*cache.keys, *cache.values):
             tensor[:, :num_blocks].fill_(float("nan"))

@@ -132,13 +132,23 @@ def test_a_pool_beyond_all_machines_is_refused(size: str):
     assert "--kv-memory" in refusal(lambda: parse_memory(size))
 
 
-@pytest.mark.parametrize(("num_blocks", "block_size"), [(10**26, 16), (8, 10**26), (2**62, 2**62)])
-def test_a_pool_that_no_integer_can_address_is_refused_with_its_size(
-    llm: LLM, num_blocks: int, block_size: int
+@pytest.mark.parametrize("huge_pages", [False, True])
+@pytest.mark.parametrize(
+    ("num_blocks", "block_size"), [(10**26, 16), (8, 10**26), (2**62, 2**62), (2**44, 16)]
+)
+def test_a_pool_that_no_machine_can_hold_is_refused_with_its_size(
+    llm: LLM, num_blocks: int, block_size: int, huge_pages: bool
 ):
-    cache = llm.runner.cache
-    sizes = {"num_blocks": num_blocks, "block_size": block_size}
-    said = refusal(lambda: KVCache(cache.layers, **sizes, dtype=torch.float32, device=CPU))
+    said = refusal(
+        lambda: KVCache(
+            llm.runner.cache.layers,
+            num_blocks=num_blocks,
+            block_size=block_size,
+            dtype=torch.float32,
+            device=CPU,
+            huge_pages=huge_pages,
+        )
+    )
     assert "GB on cpu" in said and str(num_blocks) in said
 
 
