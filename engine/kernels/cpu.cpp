@@ -542,23 +542,114 @@ void attend_to(Scratch& s, const Context& context, const Queries& queries, int64
   }
 }
 
+// `[N, heads, D]`, tokens `apart` elements apart.
+struct Heads {
+  const half* data;
+  int64_t apart, dim;
+
+  explicit Heads(const Tensor& x) : data(read(x)), apart(x.stride(0)), dim(x.size(2)) {}
+  const half* at(int64_t token, int64_t head) const { return data + token * apart + head * dim; }
+};
+
+// The rows of a step: `spans [R, 3]` and `tables [R, longest]`, as `attend` gets them.
+struct Rows {
+  const int64_t *spans, *tables;
+  int64_t longest;
+
+  int64_t first(int64_t row) const { return spans[3 * row]; }
+  int64_t count(int64_t row) const { return spans[3 * row + 1]; }
+  int64_t length(int64_t row) const { return spans[3 * row + 2]; }
+  const int64_t* table(int64_t row) const { return tables + row * longest; }
+};
+
 // Rows `row ...` of a step, `rows` of them that have one query each and the first `shared`
 // positions in common; or one row, and of its queries `count` from `from` on.
 struct Task {
   int64_t row, rows, shared, from, count, cost;
 };
 
+// What there is to do for each KV head, the longest first.
+std::vector<Task> divide(const Rows& rows, const Tensor& groups, int64_t queries_of_task) {
+  std::vector<Task> tasks;
+  const int64_t* group = groups.const_data_ptr<int64_t>();
+  for (int64_t i = 0; i < groups.size(0); i++, group += 3) {
+    const int64_t row = group[0], some = group[1], shared = group[2] / KEYS * KEYS;  // whole tiles
+    const int64_t count = rows.count(row), length = rows.length(row);
+    if (some > 1) {
+      tasks.push_back({row, some, shared, 0, 1, shared + some * (length - shared)});
+      continue;
+    }
+    for (int64_t from = 0; from < count; from += queries_of_task) {
+      const int64_t part = std::min(queries_of_task, count - from);
+      tasks.push_back({row, 1, 0, from, part, part * (length - count + from + part)});
+    }
+  }
+  std::stable_sort(tasks.begin(), tasks.end(),
+                   [](const Task& a, const Task& b) { return a.cost > b.cost; });
+  return tasks;
+}
+
+void run(Scratch& s, const Layer& layer, const Rows& rows, const Task& task, int64_t head,
+         const Heads& queries, half* out, int64_t out_heads) {
+  const int64_t dim = layer.dim, value_dim = layer.value_dim, group = layer.group;
+  const int64_t each = task.count * group, all = task.rows * each;
+  s.begin(layer, all);
+  auto place = [&](int64_t row) {  // token and head
+    const int64_t token = rows.first(task.row + row / each) + task.from + row % each / group;
+    return std::pair(token, head * group + row % group);
+  };
+  for (int64_t row = 0; row < all; row++) {
+    const auto [token, query_head] = place(row);
+    std::memcpy(&s.queries[row * dim], queries.at(token, query_head), dim * sizeof(half));
+  }
+  auto context = [&](int64_t row) { return Context{&layer, head, rows.table(row)}; };
+  if (task.shared) attend_to(s, context(task.row), {0, all, task.shared}, 0, task.shared);
+  for (int64_t i = 0; i < task.rows; i++) {
+    const int64_t row = task.row + i, start = rows.length(row) - rows.count(row) + task.from;
+    const int64_t low = layer.window ? std::max<int64_t>(0, start - layer.window + 1) : 0;
+    attend_to(s, context(row), {i * each, each, start}, std::max(task.shared, low),
+              start + task.count);
+  }
+  for (int64_t row = 0; row < all; row++) {
+    const auto [token, query_head] = place(row);
+    const float total = _mm512_reduce_add_ps(_mm512_loadu_ps(&s.total[row * LANES]));
+    const __m512 part = _mm512_set1_ps(1.f / total);
+    half* line = out + (token * out_heads + query_head) * value_dim;
+    for (int64_t d = 0; d < value_dim; d += 2 * LANES) {
+      const float* sums = &s.sums[row * value_dim + d];
+      const __m512 low = _mm512_mul_ps(_mm512_loadu_ps(sums), part);
+      const __m512 high = _mm512_mul_ps(_mm512_loadu_ps(sums + LANES), part);
+      for (int i = 0; i < 2; i++)
+        store(line + d + i * LANES, _mm512_permutex2var_ps(low, unpacked(i), high));
+    }
+  }
+}
+
+// `x [N, kv_heads, D]` into `slots [N]` of `cache [kv_heads, blocks, block_size, D]`.
+void keep(const Tensor& x, const Tensor& slots, const Tensor& cache) {
+  const Heads from(x);
+  const int64_t* place = slots.const_data_ptr<int64_t>();
+  const int64_t heads = cache.size(0), each = cache.size(1) * cache.size(2);
+  half* to = write(cache);
+  at::parallel_for(0, x.size(0), 64, [&](int64_t begin, int64_t end) {
+    for (int64_t token = begin; token < end; token++)
+      for (int64_t head = 0; head < heads; head++)
+        std::memcpy(to + (head * each + place[token]) * from.dim, from.at(token, head),
+                    from.dim * sizeof(half));
+  });
+}
+
 // Stores `k [N, kv_heads, D]` and `v [N, kv_heads, Dv]` in `slots [N]` of `keys` and `values
 // [kv_heads, blocks, block_size, D or Dv]`, then attends: `[N, heads, Dv]`. A row of
 // `rows [R, 3]` is the index of its first query, their number, and the length of its context, which
 // lies in the blocks `tables [R, ...]`. One of `groups [G, 3]` is a first row, a number of rows of
 // one query each, and how many positions these have in common; or a single row.
-Tensor attend(const Tensor& queries, const Tensor& new_keys, const Tensor& new_values,
-              const Tensor& keys, const Tensor& values, const Tensor& slots, const Tensor& rows,
-              const Tensor& groups, const Tensor& tables, double scale, int64_t window, double softcap) {
-  for (const Tensor* tensor : {&queries, &new_keys, &new_values, &keys, &values})
-    check(*tensor, "an input of attention");
-  const Tensor q = by_heads(queries), k = by_heads(new_keys), v = by_heads(new_values);
+Tensor attend(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& keys,
+              const Tensor& values, const Tensor& slots, const Tensor& rows, const Tensor& groups,
+              const Tensor& tables, double scale, int64_t window, double softcap) {
+  for (const Tensor* tensor : {&q, &k, &v, &keys, &values}) check(*tensor, "an input of attention");
+  for (const Tensor* tensor : {&keys, &values, &slots, &rows, &groups, &tables})
+    TORCH_CHECK(tensor->is_contiguous(), "an input of attention is not contiguous");
   const int64_t tokens = q.size(0), heads = q.size(1), kv_heads = keys.size(0);
   const Layer layer{read(keys),    read(values),        keys.size(1),
                     keys.size(2),  keys.size(3),        values.size(3),
@@ -566,93 +657,23 @@ Tensor attend(const Tensor& queries, const Tensor& new_keys, const Tensor& new_v
                     window};
   TORCH_CHECK(layer.dim % 32 == 0 && layer.value_dim % 32 == 0, "heads of ", layer.dim, " and ",
               layer.value_dim);
-  TORCH_CHECK(keys.is_contiguous() && values.is_contiguous(), "the cache is not contiguous");
-  TORCH_CHECK(slots.is_contiguous() && rows.is_contiguous() && groups.is_contiguous() &&
-                  tables.is_contiguous(),
-              "slots, rows, groups and tables are not contiguous");
-  const half *qs = read(q), *ks = read(k), *vs = read(v);
-  const int64_t *places = slots.const_data_ptr<int64_t>(), *spans = rows.const_data_ptr<int64_t>();
-  const int64_t* together = groups.const_data_ptr<int64_t>();
-  const int64_t *table = tables.const_data_ptr<int64_t>(), longest = tables.size(1);
+  keep(by_heads(k), slots, keys);
+  keep(by_heads(v), slots, values);
 
-  half *to_keys = write(keys), *to_values = write(values);
-  const int64_t all = layer.blocks * layer.block_size;
-  at::parallel_for(0, tokens, 64, [&](int64_t begin, int64_t end) {
-    for (int64_t token = begin; token < end; token++)
-      for (int64_t head = 0; head < kv_heads; head++) {
-        const int64_t slot = head * all + places[token];
-        std::memcpy(to_keys + slot * layer.dim, ks + token * k.stride(0) + head * layer.dim,
-                    layer.dim * sizeof(half));
-        std::memcpy(to_values + slot * layer.value_dim,
-                    vs + token * v.stride(0) + head * layer.value_dim,
-                    layer.value_dim * sizeof(half));
-      }
-  });
-
-  std::vector<Task> tasks;
-  const int64_t most = std::max<int64_t>(1, QUERIES / layer.group);
-  for (int64_t group = 0; group < groups.size(0); group++) {
-    const int64_t row = together[3 * group], some = together[3 * group + 1];
-    const int64_t shared = together[3 * group + 2] / KEYS * KEYS;  // whole tiles
-    const int64_t count = spans[3 * row + 1], length = spans[3 * row + 2];
-    if (some > 1) {
-      tasks.push_back({row, some, shared, 0, 1, shared + some * (length - shared)});
-      continue;
-    }
-    for (int64_t from = 0; from < count; from += most) {
-      const int64_t part = std::min(most, count - from);
-      tasks.push_back({row, 1, 0, from, part, part * (length - count + from + part)});
-    }
-  }
-  // The longest first, and each thread takes the next when it is done with one.
-  std::stable_sort(tasks.begin(), tasks.end(),
-                   [](const Task& a, const Task& b) { return a.cost > b.cost; });
+  const Tensor spread = by_heads(q);
+  const Heads queries(spread);
+  const Rows every{rows.const_data_ptr<int64_t>(), tables.const_data_ptr<int64_t>(), tables.size(1)};
+  const auto tasks = divide(every, groups, std::max<int64_t>(1, QUERIES / layer.group));
   Tensor out = at::empty({tokens, heads, layer.value_dim}, q.options());
   half* to = write(out);
-
-  auto run = [&](Scratch& s, const Task& task, int64_t head) {
-    const int64_t each = task.count * layer.group, rows = task.rows * each;
-    const int64_t dim = layer.dim, value_dim = layer.value_dim;
-    s.begin(layer, rows);
-    auto place = [&](int64_t row) {  // the token and the head within its group
-      const int64_t span = task.row + row / each;
-      return std::pair(spans[3 * span] + task.from + row % each / layer.group,
-                       head * layer.group + row % layer.group);
-    };
-    for (int64_t row = 0; row < rows; row++) {
-      const auto [token, query_head] = place(row);
-      std::memcpy(&s.queries[row * dim], qs + token * q.stride(0) + query_head * dim,
-                  dim * sizeof(half));
-    }
-    auto context = [&](int64_t row) { return Context{&layer, head, table + row * longest}; };
-    if (task.shared) attend_to(s, context(task.row), {0, rows, task.shared}, 0, task.shared);
-    for (int64_t i = 0; i < task.rows; i++) {
-      const int64_t* span = spans + 3 * (task.row + i);
-      const int64_t start = span[2] - span[1] + task.from;
-      const int64_t low = layer.window ? std::max<int64_t>(0, start - layer.window + 1) : 0;
-      attend_to(s, context(task.row + i), {i * each, each, start}, std::max(task.shared, low),
-                start + task.count);
-    }
-    for (int64_t row = 0; row < rows; row++) {
-      const auto [token, query_head] = place(row);
-      const float total = _mm512_reduce_add_ps(_mm512_loadu_ps(&s.total[row * LANES]));
-      const __m512 part = _mm512_set1_ps(1.f / total);
-      half* line = to + (token * heads + query_head) * value_dim;
-      for (int64_t d = 0; d < value_dim; d += 2 * LANES) {
-        const float* sums = &s.sums[row * value_dim + d];
-        const __m512 low = _mm512_mul_ps(_mm512_loadu_ps(sums), part);
-        const __m512 high = _mm512_mul_ps(_mm512_loadu_ps(sums + LANES), part);
-        for (int i = 0; i < 2; i++)
-          store(line + d + i * LANES, _mm512_permutex2var_ps(low, unpacked(i), high));
-      }
-    }
-  };
-  const int64_t every = static_cast<int64_t>(tasks.size()) * kv_heads;
+  // Each thread takes the next when it is done with one.
+  const int64_t count = static_cast<int64_t>(tasks.size()) * kv_heads;
   std::atomic<int64_t> next{0};
-  at::parallel_for(0, std::min<int64_t>(every, at::get_num_threads()), 1, [&](int64_t, int64_t) {
+  at::parallel_for(0, std::min<int64_t>(count, at::get_num_threads()), 1, [&](int64_t, int64_t) {
     thread_local Scratch kept;
     Scratch& scratch = kept;
-    for (int64_t i; (i = next++) < every;) run(scratch, tasks[i / kv_heads], i % kv_heads);
+    for (int64_t i; (i = next++) < count;)
+      run(scratch, layer, every, tasks[i / kv_heads], i % kv_heads, queries, to, heads);
   });
   return out;
 }
