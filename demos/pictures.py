@@ -1,4 +1,5 @@
-"""The pictures in README: each a demo that is recorded, opened, and looked at by pressing keys.
+"""The pictures in README: each a demo that is recorded, opened, and looked at by pressing keys, and
+one of a server while clients ask it.
 
     .venv/bin/python -m minisgl_tui.demos.pictures        # all of them, beside this file
 
@@ -6,17 +7,26 @@ What the screens show is real, so times differ from one making to the next.
 """
 
 import asyncio
+import re
+import sys
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from subprocess import DEVNULL, PIPE, Popen
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from ..tui.app import DebuggerApp
 from ..tui.cli import main
 from ..tui.screens.fork import ForkingScreen
+from ..tui.sources.base import Source
+from ..tui.sources.http import HttpSource
 from ..tui.sources.recorded import RecordedSource
 
 PLACE = Path(__file__).parent
+PROGRAM = Path(sys.executable).with_name("minisgl-tui")
 SETTLED = 0.5  # seconds until what a key brings about is drawn
+UNDER_WAY = 8.0  # until a server has something to show
 
 
 class Picture(NamedTuple):
@@ -50,13 +60,36 @@ def record(demo: str, folder: Path) -> Path:
     return file
 
 
-async def draw(picture: Picture, file: Path) -> str:
-    """What is on the screen at last, as SVG."""
-    app = DebuggerApp(RecordedSource(file))
-    async with app.run_test(size=picture.size) as pilot:
+@contextmanager
+def server(demo: str) -> Iterator[str]:
+    """One that has twelve of the prompts of ``demo`` in work while the others wait, at its URL."""
+    sizes = ("--max-running-requests", "12", "--num-blocks", "600")
+    serve = (PROGRAM, "serve", "--port", "0", "--debug", *sizes)
+    with Popen(serve, stdout=PIPE, stderr=DEVNULL, text=True) as running:
+        assert running.stdout is not None
+        try:
+            urls = (re.search(r" at (http://\S+)/v1", line) for line in running.stdout)
+            url = next(found[1] for found in urls if found)
+            ask = ("--concurrency", "40", "--repeats", "1", "--tokenizer", "smollm2-135m")
+            workload = ("--workload", PLACE / f"{demo}.toml")
+            bench = (PROGRAM, "bench", "--url", url, *workload, *ask)
+            with Popen(bench, stdout=DEVNULL, stderr=DEVNULL) as clients:
+                yield url
+                clients.terminate()
+        finally:
+            running.terminate()
+
+
+async def draw(
+    source: Source, size: tuple[int, int], keys: tuple[str, ...] = (), wait: float = 0
+) -> str:
+    """What is on the screen after ``wait`` seconds and ``keys``, as SVG."""
+    app = DebuggerApp(source)
+    async with app.run_test(size=size) as pilot:
         while app.main is None or not app.main.is_current:
             await pilot.pause(SETTLED)
-        for key in picture.keys:
+        await pilot.pause(wait)
+        for key in keys:
             await pilot.press(key)
             await pilot.pause(SETTLED)
             while isinstance(app.screen, ForkingScreen):
@@ -64,13 +97,19 @@ async def draw(picture: Picture, file: Path) -> str:
         return app.export_screenshot()
 
 
+def keep(name: str, drawing: Coroutine[None, None, str]) -> None:
+    svg = asyncio.run(drawing)
+    (PLACE / f"{name}.svg").write_text(svg, encoding="utf-8")
+    print(f"{name}.svg: {len(svg) >> 10} kB")
+
+
 def make() -> None:
     with TemporaryDirectory() as folder:
         for picture in PICTURES:
             file = record(picture.demo, Path(folder))
-            svg = asyncio.run(draw(picture, file))
-            (PLACE / f"{picture.name}.svg").write_text(svg, encoding="utf-8")
-            print(f"{picture.name}.svg: {picture.demo}, {len(svg) >> 10} kB")
+            keep(picture.name, draw(RecordedSource(file), picture.size, picture.keys))
+    with server("hundred-chats") as url:
+        keep("attach", draw(HttpSource(url), (200, 50), wait=UNDER_WAY))
 
 
 if __name__ == "__main__":

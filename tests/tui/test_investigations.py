@@ -122,7 +122,8 @@ async def test_the_pictures_show_what_they_are_of(recordings: Path) -> None:
     ):
         picture = next(p for p in PICTURES if p.name == name)
         assert picture.demo == "preemption-storm"
-        assert words in (await draw(picture, file)).replace("&#160;", " ")
+        screen = await draw(RecordedSource(file), picture.size, picture.keys)
+        assert words in screen.replace("&#160;", " ")
 
 
 def longest_chunk_beside_decodes(file: Path) -> int:
