@@ -27,7 +27,7 @@ class HugePages:
         self._bytes = torch.empty(0, dtype=torch.uint8)  # what is left of the latest chunk
 
     def empty(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-        """As ``torch.empty`` on the CPU; OSError or OverflowError where that is too much."""
+        """As ``torch.empty`` on the CPU; ``torch.OutOfMemoryError`` where that is too much."""
         size = math.prod(shape) * dtype.itemsize
         if not _ADVICE or size == 0:
             return torch.empty(shape, dtype=dtype, device="cpu")
@@ -40,7 +40,10 @@ class HugePages:
 def _map(size: int) -> Tensor:
     """At least ``size`` bytes from the beginning of a page on."""
     length = -(-size // PAGE) * PAGE
-    memory = mmap.mmap(-1, length + PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    try:
+        memory = mmap.mmap(-1, length + PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except (OSError, OverflowError) as error:
+        raise torch.OutOfMemoryError(f"{length} bytes cannot be had: {error}") from error
     with suppress(OSError):  # a system without huge pages: these are as good as others then
         memory.madvise(_ADVICE)
     everything = torch.frombuffer(memory, dtype=torch.uint8)

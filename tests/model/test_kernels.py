@@ -1,6 +1,8 @@
 """Compiled kernels compute what PyTorch does, a token's logits are the same bits in any
 company, and where kernels cannot be had one line says why."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -221,6 +223,29 @@ def test_the_default_model_says_the_same_to_the_last_bit_in_any_company(
     assert answers(whole, prompts, together=True) == alone  # warm
     assert answers(chunked, prompts, together=True) == alone
     assert answers(chunked, prompts, together=False) == alone
+
+
+PEAK = """
+import sys, torch
+from pathlib import Path
+from minisgl_tui.engine import LLM, SamplingParams
+from minisgl_tui.engine.tokenizer import Tokenizer
+def peak():
+    return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024
+Tokenizer(Path(sys.argv[1]))
+before, pool = peak(), 256 << 20
+llm = LLM(sys.argv[1], dtype="bfloat16", device="cpu", kv_memory=pool, compile_kernels=True)
+llm.generate([[token] * 300 for token in range(16)], SamplingParams(max_tokens=40))
+print((peak() - before) / (llm.model_info.weight_bytes + pool))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
+def test_packed_weights_take_the_place_of_the_others(kernels: CompiledKernels, smollm: Path):
+    """The largest, which is also the embedding, is there twice."""
+    command = [sys.executable, "-c", PEAK, str(smollm)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 1.3
 
 
 def test_compiled_logits_are_as_near_to_float32_as_those_of_pytorch(

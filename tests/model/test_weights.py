@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from minisgl_tui.engine.errors import UserError
 from minisgl_tui.engine.loader import open_checkpoint
+from minisgl_tui.engine.models import huge_pages
 from minisgl_tui.engine.models.decoder import Decoder
 from minisgl_tui.engine.runner.kv_cache import bytes_per_block
 
@@ -15,6 +17,7 @@ from .harness import CPU, make_checkpoint
 MEASURE = """
 import resource, sys, torch
 from pathlib import Path
+from minisgl_tui.engine.errors import UserError
 from minisgl_tui.engine.loader import open_checkpoint
 import safetensors.torch
 def peak():
@@ -88,3 +91,16 @@ def test_a_block_is_as_large_as_its_keys_and_values(tmp_path: Path):
     make_checkpoint("llama", tmp_path)
     layers = open_checkpoint(tmp_path).attention
     assert bytes_per_block(layers, 16, torch.bfloat16) == 2 * 3 * 16 * 2 * 8 * 2
+
+
+def test_weights_that_no_memory_is_left_for_are_refused_with_their_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def full(*_: int, **__: int) -> None:
+        raise OSError(12, "Cannot allocate memory")
+
+    make_checkpoint("llama", tmp_path)
+    monkeypatch.setattr(huge_pages, "_ADVICE", 14)
+    monkeypatch.setattr(huge_pages.mmap, "mmap", full)
+    with pytest.raises(UserError, match=r"the weights need 0\.0 GB, more than cpu has free; use"):
+        open_checkpoint(tmp_path).load(dtype=torch.float32, device=CPU)
