@@ -6,65 +6,35 @@ quotes an event or compares numbers and tokens that the state at that position h
 record does not reach far enough back, the line says so.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
 
 from ..engine import events as ev
-from ..engine.blocks import BlockState
-from ..engine.chronicle import Kind
 from ..engine.events import Position
 from ..engine.policies import AGEING_STEPS
 from ..engine.request import Status
 from ..engine.snapshot import NodeState, RequestState, RowState
 from ..engine.state import ROOT, EngineState
 from ..engine.wording import agrees, plural
-from .changes import describe
-from .explain import supply
+from .block_causes import BlockInquiry
 from .figures import duration
+from .inquiry import SHOWN_HOLDERS, Cause, Inquiry, TokenText, after
 from .record import Record
-from .selection import Target, names, node_holders
+from .selection import Target
 
-SHOWN_HOLDERS = 4
-SHOWN_CHANGES = 4
 SHOWN_TOKENS = 12  # of a run that is quoted
 SHOWN_BEFORE = 8  # tokens that two prompts share, quoted in front of where they part
-
-TokenText = Callable[[Sequence[int]], str]
-
-
-class Cause(NamedTuple):
-    """One line of the chain: ``depth`` 0 answers the question, deeper ones say what is behind it.
-    ``position`` is the event it quotes, ``target`` what it is about."""
-
-    depth: int
-    text: str
-    position: Position | None = None
-    target: Target | None = None
 
 
 def why(record: Record, target: Target, position: Position, text: TokenText) -> list[Cause]:
     """The chain of causes of ``target`` being as it is at ``position``; ``text`` spells tokens."""
-    inquiry = _Inquiry(record, position, text)
     if target.kind == "request":
-        return list(inquiry.request(target.id))
-    if target.kind == "node":
-        return list(inquiry.node(target.id))
-    return list(inquiry.block(target.id))
+        return list(RequestInquiry(record, position, text).request(target.id))
+    inquiry = BlockInquiry(record, position, text)
+    return list(inquiry.node(target.id) if target.kind == "node" else inquiry.block(target.id))
 
 
-class _Inquiry:
-    """Questions put to one position of a record."""
-
-    def __init__(self, record: Record, position: Position, text: TokenText) -> None:
-        self._record = record
-        self._here = position
-        self._text = text
-
-    @property
-    def _state(self) -> EngineState:
-        return self._record.state_at(self._here)
-
-    # --- requests --------------------------------------------------------------------------------
+class RequestInquiry(Inquiry):
+    """Questions about requests."""
 
     def request(self, id: int) -> Iterator[Cause]:
         state = self._state
@@ -78,7 +48,7 @@ class _Inquiry:
             return
         if request is None:
             gone = self._record.chronicle.came("request", id, self._here)
-            last = self._record.chronicle.before("request", id, _after(self._here))
+            last = self._record.chronicle.before("request", id, after(self._here))
             words = "ended long ago and is no longer kept" if gone else "has not come yet"
             yield Cause(0, f"#{id} {words}.", last)
             return
@@ -216,28 +186,6 @@ class _Inquiry:
         yield Cause(depth + 1, f"{chosen}.")
         yield from self._holders(depth + 1, state, event.req)
 
-    def _holders(self, depth: int, state: EngineState, victim: int = -1) -> Iterator[Cause]:
-        """Who holds the pool's blocks in ``state``, the largest first, and what ``victim`` has."""
-        total = state.config.num_blocks
-        held = total - state.free - state.evictable
-        of = f"{held} of {plural(total, 'block')} {agrees(held, 'is', 'are')} held"
-        pool = f"{of}: {supply_of(state)}"
-        yield Cause(depth, f"{pool}.")
-        tables = [(len(state.requests[r].block_table), r) for r in state.running]
-        order = [id for _, id in sorted(tables, key=lambda pair: (-pair[0], pair[1]))]
-        shown = [id for at, id in enumerate(order) if at < SHOWN_HOLDERS or id == victim]
-        for id in shown:
-            text = f"#{id} holds {_blocks_of(state, [id])}."
-            yield Cause(depth + 1, text, None, Target("request", id))
-        rest = [id for id in order if id not in shown]
-        if rest:
-            hold = agrees(len(rest), "holds", "hold")
-            yield Cause(depth + 1, f"{len(rest)} more {hold} {_blocks_of(state, rest)}.")
-        above = held - len({b for id in order for b in state.requests[id].block_table})
-        if above:
-            text = f"{plural(above, 'block')} of the tree nobody holds, but what is below is held."
-            yield Cause(depth + 1, text)
-
     def _earliest_end(self, depth: int, state: EngineState) -> Iterator[Cause]:
         """The running request that its length limit ends first."""
         left: list[tuple[int, int]] = []
@@ -350,134 +298,6 @@ class _Inquiry:
                 best, most = child, same
         return best, most
 
-    # --- blocks and nodes ------------------------------------------------------------------------
-
-    def block(self, id: int) -> Iterator[Cause]:
-        state = self._state
-        me = Target("block", id)
-        changed = self._record.chronicle.before("block", id, _after(self._here))
-        kind, owner = BlockState(state.block_state[id]), state.block_owner[id]
-        if kind is BlockState.FREE:
-            words = "is free" if changed else "is free and was never used in this record"
-            yield Cause(0, f"Block {id} {words}.", changed, me)
-        elif kind is BlockState.PRIVATE:
-            request = state.requests[owner]
-            size = state.config.block_size
-            first = request.block_table.index(id) * size
-            text = f"Block {id} is private: it is for tokens {first}–{first + size - 1} of #{owner}"
-            full = request.computed >= first + size
-            text += "." if full else ", not shareable until full."
-            yield Cause(0, text, changed, Target("request", owner))
-            if full:
-                yield self._twin(state, request, first)
-        else:
-            node = state.nodes[owner]
-            held = names(node_holders(state, node))
-            first = node.start + node.blocks.index(id) * state.config.block_size
-            text = f"Block {id} is in the tree: node {owner}, from token {first}, held by {held}."
-            yield Cause(0, text, changed, Target("node", owner))
-        yield from self._history_of_block(id)
-
-    def _twin(self, state: EngineState, request: RequestState, first: int) -> Cause:
-        """Why a full block of ``request``, with the tokens from ``first`` on, is private."""
-        node, tokens = state.nodes[ROOT], request.tokens[: first + state.config.block_size]
-        while (at := node.start + len(node.tokens)) < len(tokens):
-            children = (state.nodes[id] for id in node.children)
-            rest = tokens[at:]
-            below = (n for n in children if n.tokens[: len(rest)] == rest[: len(n.tokens)])
-            found = next((n for n in below if n.salt == request.salt), None)
-            if found is None:
-                when = f"until #{request.id} fills its next"
-                return Cause(1, f"It is full, a twin of a block no longer cached; private {when}.")
-            node = found
-        twin = node.blocks[(first - node.start) // state.config.block_size]
-        text = f"It is full, a twin: block {twin} of node {node.id} has the same tokens cached."
-        stays = f"It stays #{request.id}'s own as long as that is so, and is free when let go of."
-        return Cause(1, f"{text} {stays}", None, Target("node", node.id))
-
-    def _history_of_block(self, id: int) -> Iterator[Cause]:
-        """How it changed hands lately, the last first."""
-        at = self._record.chronicle.before("block", id, _after(self._here))
-        shown = 0
-        while at is not None and shown < SHOWN_CHANGES:
-            event = self._record.event_at(at)
-            if not isinstance(event, ev.Admitted):  # one more holder
-                yield from self._quote(1, at, Target("block", id))
-                shown += 1
-            if isinstance(event, ev.Evicted):
-                yield from self._behind_eviction(2, at)
-            at = self._record.chronicle.before("block", id, at)
-
-    def node(self, id: int) -> Iterator[Cause]:
-        state = self._state
-        me = Target("node", id)
-        node = state.nodes.get(id)
-        made = self._first("node", id)
-        if node is None:
-            gone = self._record.chronicle.came("node", id, self._here)
-            words = "is gone: its last block was evicted" if gone else "is not there yet"
-            last = self._last("node", id, ev.Evicted)
-            yield Cause(0, f"Node {id} {words}.", last, me)
-            if gone:
-                yield from self._quote(1, last, me)
-            if last:
-                yield from self._behind_eviction(2, last)
-            return
-        blocks = plural(len(node.blocks), "block")
-        held = names(node_holders(state, node))
-        hits = "once" if node.hits == 1 else f"{node.hits} times"
-        used = f"{f'hit {hits}' if node.hits else 'never hit'}, last used in step {node.last_used}"
-        yield Cause(0, f"Node {id} has {blocks}, held by {held}; {used}.", made, me)
-        yield from self._quote(1, made, me)
-        if not node.pinned:
-            order = state.config.eviction_policy
-            yield Cause(1, f"Nobody holds it: it can be evicted, in the order of {order}.")
-        elif not node.refs:
-            below = plural(node.pinned_children, "node")
-            below += f" below it {agrees(node.pinned_children, 'is', 'are')} held"
-            yield Cause(1, f"Nobody holds it, but {below}: it cannot be evicted.")
-
-    def _behind_eviction(self, depth: int, at: Position) -> Iterator[Cause]:
-        """Why blocks had to go at ``at``, and why that node's."""
-        event = self._record.event_at(at)
-        if not isinstance(event, ev.Evicted) or event.why != "capacity":
-            return
-        state = self._record.state_before(at)
-        order = state.config.eviction_policy
-        first = f"By the policy {order} it was the first to go of what nobody held"
-        yield Cause(depth, f"{first}.", at, Target("node", event.node))
-        yield from self._holders(depth, state)
-
-    # --- quoting ---------------------------------------------------------------------------------
-
-    def _quote(self, depth: int, at: Position | None, target: Target) -> Iterator[Cause]:
-        """The event at ``at`` in words."""
-        if at is None:
-            yield Cause(depth, "That lies before the beginning of this record.")
-            return
-        yield Cause(depth, sentence(self._record.event_at(at)), at, target)
-
-    def _first(self, kind: Kind, id: int) -> Position | None:
-        found = self._record.chronicle.of(kind, id)
-        return found[0] if found else None
-
-    def _all(self, kind: Kind, id: int, event: type) -> Iterator[Position]:
-        """Every such event up to here that touched it."""
-        for at in self._record.chronicle.of(kind, id):
-            if at <= self._here and isinstance(self._record.event_at(at), event):
-                yield at
-
-    def _last(self, kind: Kind, id: int, event: type, of: int | None = None) -> Position | None:
-        """The last ``event`` up to here that touched it; ``of``: whose ``req`` is that."""
-        chronicle = self._record.chronicle
-        at = chronicle.before(kind, id, _after(self._here))
-        while at is not None:
-            found = self._record.event_at(at)
-            if isinstance(found, event) and (of is None or getattr(found, "req", None) == of):
-                return at
-            at = chronicle.before(kind, id, at)
-        return None
-
 
 def _why_ahead(state: EngineState, deferred: ev.Deferred) -> str:
     """Why the one that was deferred in the step in hand stands before all others that wait."""
@@ -490,12 +310,6 @@ def _why_ahead(state: EngineState, deferred: ev.Deferred) -> str:
         waited = f"which has waited {AGEING_STEPS} steps or more"
         return f"{waited}: those come before any that the policy {policy} orders"
     return f"which comes first by the policy {policy}"
-
-
-def sentence(event: ev.AnyEvent) -> str:
-    """Any event in a sentence: a decision with its reason, a change with what changed."""
-    words = describe(event).sentence
-    return f"{words[0].upper()}{words[1:]}" + ("" if words.endswith(".") else ".")
 
 
 def _goes_on(state: EngineState) -> bool:
@@ -511,21 +325,6 @@ def _took(state: EngineState) -> str:
     parts += [plural(decodes, "decode")] if decodes else []
     load = " and ".join(parts) or "no tokens"
     return f"Step {state.step} took {duration(state.step_seconds)} for {load}"
-
-
-def _blocks_of(state: EngineState, ids: list[int]) -> str:
-    """How many blocks these requests hold, each counted once."""
-    blocks = {block for id in ids for block in state.requests[id].block_table}
-    shared = sum(state.refs(block) > 1 for block in blocks)
-    return plural(len(blocks), "block") + (f", {shared} of them with others" if shared else "")
-
-
-def supply_of(state: EngineState) -> str:
-    return supply(state.free, state.evictable, 0).removesuffix(" − promised 0")
-
-
-def _after(position: Position) -> Position:
-    return Position(position.step, position.event + 1)
 
 
 _FULL_HIT = "All that can be: the last token is always computed, and with it its block."

@@ -21,10 +21,11 @@ from ..engine.history import History
 from ..engine.lints import Lints
 from ..engine.state import EngineState
 from ..engine.windows import Windows
-from .causes import Cause, why
+from .causes import why
 from .cells import CellMap
 from .decoding import Texts
 from .every_event import EveryEvent
+from .inquiry import Cause
 from .record import Record
 from .sampled import SampledSteps
 from .selection import NOTHING, Links, Target, resolve

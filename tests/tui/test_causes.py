@@ -12,8 +12,9 @@ from minisgl_tui.engine.history import History
 from minisgl_tui.engine.policies import AGEING_STEPS
 from minisgl_tui.engine.sampling import SamplingParams
 from minisgl_tui.engine.state import EngineState
-from minisgl_tui.tui.causes import Cause, why
+from minisgl_tui.tui.causes import why
 from minisgl_tui.tui.figures import duration
+from minisgl_tui.tui.inquiry import Cause
 from minisgl_tui.tui.record import Record
 from minisgl_tui.tui.selection import Kind, Target
 from test_oracle import run_load

@@ -2,7 +2,7 @@
 
 from ...engine.events import Position
 from ..actions import key
-from ..causes import Cause
+from ..inquiry import Cause
 from ..selection import called
 from ..store import Store
 from ..text import Line, clip, pad_left, wrap
