@@ -74,8 +74,10 @@ def server(demo: str) -> Iterator[str]:
             workload = ("--workload", PLACE / f"{demo}.toml")
             bench = (PROGRAM, "bench", "--url", url, *workload, *ask)
             with Popen(bench, stdout=DEVNULL, stderr=DEVNULL) as clients:
-                yield url
-                clients.terminate()
+                try:
+                    yield url
+                finally:
+                    clients.terminate()
         finally:
             running.terminate()
 

@@ -321,7 +321,7 @@ constexpr int KEY_VECTORS = KEYS / LANES;
 constexpr int QUERY_ROWS = 6;   // times 4 vectors: 24 registers
 constexpr int64_t QUERIES = 192;  // of a tile, over all heads that share its keys
 constexpr float LOWEST = -1e20f, HIDDEN = -1e30f;  // scores
-constexpr float SLACK = 8;
+constexpr float SLACK = 8;  // octaves
 
 struct Layer {
   const half *keys, *values;

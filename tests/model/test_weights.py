@@ -17,7 +17,6 @@ from .harness import CPU, make_checkpoint
 MEASURE = """
 import resource, sys, torch
 from pathlib import Path
-from minisgl_tui.engine.errors import UserError
 from minisgl_tui.engine.loader import open_checkpoint
 import safetensors.torch
 def peak():
