@@ -49,6 +49,8 @@ async def _visit(http: httpx2.AsyncClient, rng: random.Random) -> str:
         body["stop"] = rng.choices("ABCDEFxyz", k=2)
     if rng.random() < 0.3:
         body |= {"frequency_penalty": 0.5, "logit_bias": {"7": 1}}
+    if rng.random() < 0.02:  # by itself too much for a small pool, however few come at a time
+        body |= {"n": 4, "max_tokens": 120, "stop": None}
     if kind == "bad":
         answer = await http.post(path, json=body | rng.choice(BAD))
         assert answer.status_code in (400, 404), answer.text
