@@ -174,6 +174,9 @@ class LLM:
             vocab_size=checkpoint.vocab_size,
             eos_token_ids=eos,
         )
+        self.model_info = describe(model, path, checkpoint, decoder)
+        decoder.pack(kernels)
+        # After that: it has just given back the memory of the weights as they were.
         cache = KVCache(
             checkpoint.attention,
             num_blocks=num_blocks,
@@ -182,8 +185,6 @@ class LLM:
             device=torch_device,
             huge_pages=kernels is not None,
         )
-        self.model_info = describe(model, path, checkpoint, decoder)
-        decoder.pack(kernels)
         if kernels and attention == "auto" and kernels.attends(checkpoint.attention):
             backend = CompiledAttention(kernels)
         graphs = None
