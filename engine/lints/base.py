@@ -67,11 +67,6 @@ class Lint:
         self.found[entity] = finding
 
 
-def counted(count: int, noun: str) -> str:
-    """``1 step``, ``2 steps``."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
 def percent(part: float, whole: float) -> str:
     return f"{part / whole:.0%}"
 

@@ -8,7 +8,8 @@ import msgspec
 
 from .. import events as ev
 from ..state import EngineState
-from .base import Hears, Lint, counted, milliseconds, percent
+from ..wording import plural
+from .base import Hears, Lint, milliseconds, percent
 
 THRASH_PREEMPTIONS = 2  # of one request
 THRASH_STEPS = 8  # or one this soon after an admission
@@ -44,7 +45,7 @@ class PreemptionThrash(Lint):
 
     def summary(self, count: int) -> str:
         verb = "was" if count == 1 else "were"
-        return f"{counted(count, 'request')} {verb} preempted repeatedly or right after admission"
+        return f"{plural(count, 'request')} {verb} preempted repeatedly or right after admission"
 
     def _admitted(self, e: ev.Admitted, state: EngineState) -> None:
         victim = self._victims.setdefault(e.req, _Victim())
@@ -69,8 +70,8 @@ class PreemptionThrash(Lint):
         again = f", {victim.found_again} of them found again in the cache"
         return (
             f"request {req} was preempted {times}, {when}"
-            f"{counted(victim.age, 'step')} after it was admitted, and lost "
-            f"{counted(victim.lost, 'computed token')}{again if victim.found_again else ''}: "
+            f"{plural(victim.age, 'step')} after it was admitted, and lost "
+            f"{plural(victim.lost, 'computed token')}{again if victim.found_again else ''}: "
             "raise --num-blocks, lower --max-running-requests, or try --admission-policy reserve"
         )
 
@@ -95,7 +96,7 @@ class PrefillStallsDecode(Lint):
         self._begin()
 
     def summary(self, count: int) -> str:
-        return f"the prefill of {counted(count, 'request')} makes decodes wait"
+        return f"the prefill of {plural(count, 'request')} makes decodes wait"
 
     def _begin(self, e: ev.StepBegan | None = None, state: EngineState | None = None) -> None:
         self._decodes = self._prefill = 0
@@ -127,8 +128,8 @@ class PrefillStallsDecode(Lint):
         req = self._largest_req
         self.warn(
             f"request {req}",
-            f"{counted(prefill, 'prefill token')} in step {record.step}, {self._largest} of them "
-            f"of request {req}, made {counted(decodes, 'decode')} wait {milliseconds(seconds)} "
+            f"{plural(prefill, 'prefill token')} in step {record.step}, {self._largest} of them "
+            f"of request {req}, made {plural(decodes, 'decode')} wait {milliseconds(seconds)} "
             f"instead of {milliseconds(usual)}: lower --max-batch-tokens (now "
             f"{state.config.max_batch_tokens}) for smaller chunks",
             record.step,
@@ -163,7 +164,7 @@ class BudgetUnused(Lint):
         self._begin()
 
     def summary(self, count: int) -> str:
-        return f"budget stays unused while requests wait, for {counted(count, 'reason')}"
+        return f"budget stays unused while requests wait, for {plural(count, 'reason')}"
 
     def _begin(self, e: ev.StepBegan | None = None, state: EngineState | None = None) -> None:
         self._budget = self._left = e.budget if e else 0
@@ -197,14 +198,14 @@ class BudgetUnused(Lint):
         numbers = ""
         if head.why == "no_blocks":
             numbers = (
-                f" (request {head.req} needs {counted(head.need, 'block')}; free {head.free} + "
+                f" (request {head.req} needs {plural(head.need, 'block')}; free {head.free} + "
                 f"evictable {head.evictable} - promised {head.promised})"
             )
         advice = _UNUSED_ADVICE.get(head.why, "see why the head of the queue was deferred")
         return (
-            f"for {counted(self._streak, 'step')} in a row {self._unused} of {whole} budget tokens "
+            f"for {plural(self._streak, 'step')} in a row {self._unused} of {whole} budget tokens "
             f"({percent(self._unused, whole)}) stayed unused while "
-            f"{counted(head.behind + 1, 'request')} waited, because of {head.why}{numbers}: "
+            f"{plural(head.behind + 1, 'request')} waited, because of {head.why}{numbers}: "
             f"{advice}"
         )
 

@@ -8,7 +8,8 @@ import msgspec
 
 from .. import events as ev
 from ..state import ROOT, EngineState
-from .base import Hears, Lint, counted, percent
+from ..wording import plural
+from .base import Hears, Lint, percent
 
 EVICTED_KEPT = 65_536  # evicted blocks whose content is remembered, by hash
 
@@ -50,7 +51,7 @@ class EvictedThenRecomputed(Lint):
         self._found: dict[int, list[int]] = {}  # request → steps of eviction of what it computes
 
     def summary(self, count: int) -> str:
-        return f"{counted(count, 'request')} computed again what had been evicted for capacity"
+        return f"{plural(count, 'request')} computed again what had been evicted for capacity"
 
     def _inserted(self, e: ev.Inserted, state: EngineState) -> None:
         if e.parent == ROOT:
@@ -88,8 +89,8 @@ class EvictedThenRecomputed(Lint):
         again.soonest = min(again.soonest, age)
         self.warn(
             f"request {req}",
-            f"request {req} computed {counted(again.tokens, 'token')} again that had been evicted "
-            f"for capacity, as little as {counted(again.soonest, 'step')} before: raise "
+            f"request {req} computed {plural(again.tokens, 'token')} again that had been evicted "
+            f"for capacity, as little as {plural(again.soonest, 'step')} before: raise "
             f"--num-blocks (now {state.config.num_blocks}), or try another --eviction-policy or "
             "--schedule-policy",
             state.step,
@@ -163,7 +164,7 @@ class TailWaste(Lint):
             "engine",
             f"over the last {WASTE_EVERY * WASTE_LOOKS} steps {percent(empty, slots)} of the held "
             f"KV slots ({empty // WASTE_LOOKS} of {slots // WASTE_LOOKS}) were empty ends of "
-            f"blocks of {counted(size, 'token')}: try --block-size {better}",
+            f"blocks of {plural(size, 'token')}: try --block-size {better}",
             record.step,
         )
 

@@ -21,7 +21,8 @@ import msgspec
 
 from .. import events as ev
 from ..state import EngineState
-from .base import MAX_FINDINGS, Hears, Lint, counted
+from ..wording import plural
+from .base import MAX_FINDINGS, Hears, Lint
 
 PIECE = 16  # tokens
 SPOT_GROWTH = 1.5  # from one spot to the next
@@ -69,7 +70,7 @@ class NearMiss(Lint):
 
     def summary(self, count: int) -> str:
         verb = "misses" if count == 1 else "miss"
-        return f"{counted(count, 'shared text')} {verb} the cache for a few tokens that differ"
+        return f"{plural(count, 'shared text')} {verb} the cache for a few tokens that differ"
 
     def _submitted(self, e: ev.Submitted, state: EngineState) -> None:
         prompt = _Prompt(e.req, e.req, e.salt, e.prompt)
