@@ -13,13 +13,14 @@ from textual.containers import Horizontal, Vertical
 
 from ...engine.debugger import Mode
 from ...engine.events import Position
-from ..actions import CHOOSE, LOOK, MOVE, RUN, TIME, bindings, key, table
+from ..actions import CHOOSE, LOOK, MOVE, RUN, TIME, Action, bindings, key, table
 from ..event_filter import EventFilter
 from ..forking import Forked
 from ..selection import Target
 from ..sources.base import Source
 from ..store import Store
-from ..text import Line, cell_len, clip, wrap
+from ..text import Line
+from ..views.bars import Links, failure_lines, key_words, rule, tabs, too_small
 from ..views.batch import BatchView
 from ..views.blocks import BlocksView, lines_wanted
 from ..views.events import EventsView
@@ -128,11 +129,11 @@ class MainScreen(Travelling):
     def compose(self) -> ComposeResult:
         store, panes = self.store, self.panes
         yield Bar(lambda width: status_lines(store, width), id="status")
-        yield Bar(self._failure_lines, id="failure")
-        yield Bar(self._too_small, id="small")
+        yield Bar(lambda width: failure_lines(store.failure, width), id="failure")
+        yield Bar(lambda width: too_small(*self.app.size, SMALLEST, width), id="small")
         yield self.steps
         yield LinkBar(self._tabs, id="tabs", gap="")
-        yield Bar(self._rule, id="rule")
+        yield Bar(lambda width: rule(self.pane.view.subtitle, width), id="rule")
         with self._body:
             with _Down(id="left"):
                 for number in (1, 4, 8, 7, 5, 6, 9):  # as they stand above each other
@@ -223,7 +224,7 @@ class MainScreen(Travelling):
         self.query_one("#hint").display = self.query_one("#keys").display = not tiny
         failure = self.query_one("#failure")
         failure.display = bool(self.store.failure) and not tiny
-        failure.styles.height = len(self._failure_lines(width - 4)) + 2
+        failure.styles.height = len(failure_lines(self.store.failure, width - 4)) + 2
         self._size_the_watches(tiny)
         self._size_the_map(shown, width, height)
         if not tiny:
@@ -256,61 +257,25 @@ class MainScreen(Travelling):
 
     # --- the bars --------------------------------------------------------------------------------
 
-    def _tabs(self, width: int) -> list[tuple[Line, str]]:
-        """A word for each pane; where there is no room for all of them, the numbers of most."""
-        names = {number: f"{number} {pane.view.name}" for number, pane in self.panes.items()}
-        gap = " " if sum(len(name) + 2 for name in names.values()) < width else ""
-        if sum(len(name) + 1 for name in names.values()) + 2 > width:
-            names = {n: name if n == self.active else str(n) for n, name in names.items()}
-        tabs: list[tuple[Line, str]] = []
-        for number, name in names.items():
-            active = number == self.active
-            style = "accent" if active else "text" if self.panes[number].display else "dim"
-            words = f"[{name}]" if active else f"{gap}{name}{gap or ' '}"
-            tabs.append(([(words, style)], f"pane({number})"))
-        return tabs
+    def _tabs(self, width: int) -> Links:
+        names = {number: pane.view.name for number, pane in self.panes.items()}
+        shown = [number for number, pane in self.panes.items() if pane.display]
+        return tabs(names, self.active, shown, width)
 
-    def _rule(self, width: int) -> list[Line]:
-        """Above the one pane of a narrow terminal, which has no border: what it shows."""
-        words = clip(self.pane.view.subtitle, width - 4)
-        lead = "─" * (width - cell_len(words) - 3)
-        return [[(f"{lead} ", "faint"), (words, "dim"), (" ─", "faint")]]
-
-    def _keys(self, width: int) -> list[tuple[Line, str]]:
-        """The keys that work now; if there are too many, those that matter most."""
+    def _keys(self, width: int) -> Links:
         usable = [a for a in table() if a.footer and not self.why_not(a.name)]
-        while sum(len(a.shown) + len(self._word(a.name, a.footer)) + 3 for a in usable) > width - 1:
-            usable.remove(max(usable, key=lambda a: a.rank))
-        return [
-            ([(a.shown, "accent"), (f" {self._word(a.name, a.footer)}", "dim")], a.call)
-            for a in usable
-        ]
+        return key_words(usable, self._word, width)
 
-    def _word(self, name: str, word: str) -> str:
+    def _word(self, action: Action) -> str:
         plays = self.store.mode is Mode.PLAYING if self.store.follows else self.plays_past
-        if name == "play" and plays:
+        if action.name == "play" and plays:
             return "pause"
-        return "unzoom" if name == "zoom" and self.zoomed else word
+        return "unzoom" if action.name == "zoom" and self.zoomed else action.footer
 
     def _watches(self, width: int) -> list[Line]:
         store = self.store
         most = {Layout.NARROW: 1, Layout.MEDIUM: 2}.get(self.shape, 4)
         return watch_lines(store.watches, store.stops, store.state, width, most)
-
-    def _too_small(self, width: int) -> list[Line]:
-        columns, rows = self.app.size
-        need = "×".join(map(str, SMALLEST))
-        text = (
-            f"the terminal is {columns}×{rows}; minisgl-tui needs {need}: "
-            f"enlarge it, or press {key('quit')} to quit"
-        )
-        return [[(part, "warn")] for part in wrap(text, width)]
-
-    def _failure_lines(self, width: int) -> list[Line]:
-        lines = wrap(self.store.failure, width)
-        if len(lines) > 5:
-            lines = [*lines[:2], "…", *lines[-2:]]
-        return [[(part, "bad")] for part in lines]
 
     def fail(self, message: str, log: str) -> None:
         """The engine is gone; keep what it held on the screen."""
