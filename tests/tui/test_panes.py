@@ -6,10 +6,12 @@ from itertools import pairwise
 import pytest
 from minisgl_tui.engine import events as ev
 from minisgl_tui.engine.config import EngineConfig
+from minisgl_tui.engine.debugger import Mode
 from minisgl_tui.engine.errors import RequestRefused
 from minisgl_tui.engine.sampling import SamplingParams
 from minisgl_tui.engine.state import RETAIN_FINISHED, ROOT
 from minisgl_tui.tui.selection import NOTHING, Target
+from minisgl_tui.tui.sources.base import Link
 from minisgl_tui.tui.store import Store
 from minisgl_tui.tui.text import cell_len, plain
 from minisgl_tui.tui.views.base import View
@@ -310,6 +312,14 @@ def test_the_status_lines_give_model_mode_pool_and_hit_rate() -> None:
     assert "17 used  0 evictable  7 free of 24" in second
     assert "run 4  wait 0  hit 50%" in second
     assert cell_len(first) == cell_len(second) == 80
+
+
+def test_the_address_comes_before_the_note_that_drawing_is_slow() -> None:
+    _, store = opened()
+    store.link, store.mode, store.slow = Link("http://127.0.0.1:34499"), Mode.PLAYING, True
+    narrow, wide = (plain(status_lines(store, width)[0]) for width in (60, 100))
+    assert " LIVE 127.0.0.1:34499 " in narrow and "▶ playing" in narrow and "Hz" not in narrow
+    assert " LIVE 127.0.0.1:34499 " in wide and "drawn at 5 Hz   ▶ playing" in wide
 
 
 def test_the_pool_is_told_whole_in_a_small_terminal() -> None:

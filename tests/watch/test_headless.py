@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from api.waiting import until
 from minisgl_tui.engine.debugger import Mode
 from minisgl_tui.engine.tokenizer import Tokenizer
 from minisgl_tui.engine.trace import RecordTo
@@ -60,7 +61,9 @@ def test_a_server_is_recorded_for_some_seconds(
         assert all(token in vocabulary for token in request.tokens)
 
 
-def test_ctrl_c_ends_a_recording_with_its_last_line(tokenizer: Tokenizer, tmp_path: Path) -> None:
+async def test_ctrl_c_ends_a_recording_with_its_last_line(
+    tokenizer: Tokenizer, tmp_path: Path
+) -> None:
     path = tmp_path / "live.mtrace"
     with served(tokenizer) as server:
         command = [sys.executable, "-m", "minisgl_tui.tui.cli", "record", server.url]
@@ -74,6 +77,7 @@ def test_ctrl_c_ends_a_recording_with_its_last_line(tokenizer: Tokenizer, tmp_pa
             assert process.stderr and process.stdout
             assert process.stderr.readline() == "recording to live.mtrace\n"
             server.ask(10)
+            await until(lambda: Trace.open(path).history.end.step == 10, 30)
             process.send_signal(signal.SIGINT)
             out, err = process.communicate(timeout=30)
         assert process.returncode == 0 and err == ""

@@ -70,8 +70,6 @@ def status_lines(store: Store, width: int) -> list[Line]:
     right: Line = [mode_span(store), ("   step ", "dim"), (f"{state.step} ", "title")]
     if not store.follows:
         right = _past(store)
-    if store.slow and store.mode is Mode.PLAYING:
-        right[:0] = [(f"drawn at {1 / SLOW_TICK:.0f} Hz   ", "warn")]
     if store.records_to:
         right[:0] = [("● REC   ", "bad")]
     if store.link:
@@ -81,6 +79,10 @@ def status_lines(store: Store, width: int) -> list[Line]:
         left = [(" REPLAY ", "accent"), (store.recording.name, "title"), (" ·", "dim"), *left]
         if store.follows:
             right[-1:] = [(str(state.step), "title"), (f" of {store.last_step} ", "dim")]
+    if store.slow and store.mode is Mode.PLAYING:
+        noted: Line = [(f"drawn at {1 / SLOW_TICK:.0f} Hz   ", "warn"), *right]
+        if cell_len(plain([*left[:2], *noted])) + 2 <= width:  # the name of what shows comes first
+            right = noted
     return [spread(left, right, width), _pool_line(store, cells.used, width)]
 
 
