@@ -18,13 +18,14 @@ import torch
 from .errors import UserError
 from .llm import LLM
 from .model_store import Progress, no_progress, resolve
+from .models.probe import on_one_line
 from .models.quiet import quiet
 from .runner.attention.registry import BACKENDS
 from .sampling import SamplingParams
 from .tokenizer import has_tokenizer
 
 LENGTHS = (3, 9, 17, 33, 64, 130, 250, 400)  # in tokens; as many as the context allows
-CHUNK = 16
+CHUNK, MOST_PROMPTS = 16, 1000
 _TOP = 20  # tokens whose log-probability is known at each position
 _TEXT = (
     "The river had carried the town's timber for two hundred years before the railway came, and "
@@ -77,7 +78,7 @@ class Report:
     """All comparisons of one model.
 
     ``cached_tokens`` were found by the warm run. ``skipped`` are the attention backends that do not
-    run here, each with the reason.
+    run here, and transformers where it does not take the model, each with the reason.
     """
 
     model: str
@@ -112,8 +113,10 @@ def check(
 
     Raises UserError for whatever cannot be loaded or run.
     """
-    if min(prompts, max_tokens) < 1:
-        raise UserError("--prompts and --max-tokens must be at least 1")
+    if not 1 <= prompts <= MOST_PROMPTS:
+        raise UserError(f"--prompts is {prompts}; give 1 to {MOST_PROMPTS}")
+    if max_tokens < 1:
+        raise UserError(f"--max-tokens is {max_tokens}; give 1 or more")
     directory = resolve(model, progress)
     whole = max(settings.get("max_batch_tokens", 0), max(LENGTHS))
     settings = {**settings, "max_batch_tokens": whole}
@@ -144,8 +147,12 @@ def check(
             skipped[name] = str(error)
         else:
             comparisons.append(load.compare(attention, cold, name, other, text))
-    theirs = _transformers_answers(directory, load, info.dtype, info.device, progress)
-    comparisons.append(load.compare("minisgl-tui", alone, "transformers", theirs, text))
+    try:
+        theirs = _transformers_answers(directory, load, info.dtype, info.device, progress)
+    except Exception as error:  # a library's own code, on what our decoder takes
+        skipped["transformers"] = on_one_line(error)
+    else:
+        comparisons.append(load.compare("minisgl-tui", alone, "transformers", theirs, text))
     lengths = [len(prompt) for prompt in load.prompts]
     return Report(
         model=model,

@@ -28,7 +28,12 @@ from .grammars import Grammars
 from .graphs import DecodeGraphs
 from .kv_cache import KVCache
 from .prompt_scores import PromptScores
-from .sampler import SampleRow, choose, request_seed, token_logprobs
+from .sampler import NO_NUMBERS, SampleRow, choose, request_seed, token_logprobs
+
+_NAN = (
+    "the model's logits are not numbers (NaN): its weights are damaged, or too large for this "
+    "--dtype; try float32"
+)
 
 
 class ModelRunner(Runner):
@@ -96,7 +101,11 @@ class ModelRunner(Runner):
             "sample": perf_counter() - forwarded,
         }
         scored = scores.by_request() if scores else {}
-        return StepOutput(tokens, logprobs, timings, scored, mask.failed if mask else {})
+        failed = mask.failed if mask else {}
+        for request, choice in zip(requests, choices, strict=True):
+            if choice is NO_NUMBERS:
+                failed[request.id] = _NAN
+        return StepOutput(tokens, logprobs, timings, scored, failed)
 
     @torch.inference_mode()
     def logits(self, plan: Plan) -> Tensor:

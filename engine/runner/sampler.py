@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -39,6 +40,10 @@ class Choice(NamedTuple):
     token: int
     left: int = 0
     share: float = 0.0
+
+
+NO_NUMBERS = Choice(0, share=float("nan"))
+"""For logits among which are NaNs, of which nothing can be chosen."""
 
 
 def request_seed(params: SamplingParams, engine_seed: int, request_id: int) -> int:
@@ -69,23 +74,25 @@ def sample(logits: Tensor, rows: Sequence[SampleRow]) -> list[int]:
 
 
 def choose(logits: Tensor, rows: Sequence[SampleRow]) -> list[Choice]:
-    """One token for each row of ``logits [S, vocab]`` float32.
+    """One token for each row of ``logits [S, vocab]`` float32, or `NO_NUMBERS`.
 
     Greedy rows are the exact argmax of their logits (the lowest id of equals), whatever else is in
     the batch.
     """
     random = [index for index, row in enumerate(rows) if not row.params.greedy]
     if not random:
-        return [Choice(token) for token in _likeliest(logits)]
-    choices = [Choice(0)] * len(rows)
+        return _likeliest(logits)
+    choices = [NO_NUMBERS] * len(rows)
     greedy = [index for index, row in enumerate(rows) if row.params.greedy]
     if greedy:
-        for index, token in zip(greedy, _likeliest(_pick(logits, greedy)), strict=True):
-            choices[index] = Choice(token)
+        for index, choice in zip(greedy, _likeliest(_pick(logits, greedy)), strict=True):
+            choices[index] = choice
     chosen = [rows[index] for index in random]
     weights = distribution(_pick(logits, random), [row.params for row in chosen])
     draws = [uniform(row.seed, row.position) for row in chosen]
     for at, (index, token) in enumerate(zip(random, _invert(weights, draws), strict=True)):
+        if token < 0:
+            continue
         choices[index] = Choice(token)
         if rows[index].params.logprobs is not None:
             left = int(weights[at].count_nonzero())
@@ -94,11 +101,17 @@ def choose(logits: Tensor, rows: Sequence[SampleRow]) -> list[Choice]:
     return choices
 
 
-def _likeliest(logits: Tensor) -> list[int]:
-    """The argmax of each row, the lowest of equals."""
+def _likeliest(logits: Tensor) -> list[Choice]:
+    """The argmax of each row, the lowest of equals. To all of them NaN is the largest number."""
     if logits.device.type == "cpu":  # PyTorch's takes seven times as long there
-        return logits.numpy().argmax(axis=-1).tolist()
-    return logits.argmax(dim=-1).tolist()
+        scores = logits.numpy()
+        best = scores.argmax(axis=-1)
+        top = np.take_along_axis(scores, best[:, None], axis=-1)[:, 0]
+        tokens = np.where(np.isnan(top), -1, best).tolist()
+    else:
+        top, best = logits.max(dim=-1)
+        tokens = best.masked_fill(top.isnan(), -1).tolist()
+    return [Choice(token) if token >= 0 else NO_NUMBERS for token in tokens]
 
 
 def distribution(logits: Tensor, params: Sequence[SamplingParams]) -> Tensor:
@@ -137,11 +150,13 @@ def _keep_top(weights: Tensor, params: Sequence[SamplingParams]) -> Tensor:
 
 
 def _invert(weights: Tensor, draws: Sequence[float]) -> list[int]:
-    """For each row the first token at which the running sum of weights exceeds draw × total."""
+    """For each row the first token at which the running sum of weights exceeds draw × total; -1
+    where that is no number."""
     running = _wide(weights).cumsum(dim=-1)
     threshold = running.new_tensor(draws)[:, None] * running[:, -1:]
     found = torch.searchsorted(running, threshold, right=True)[:, 0]
-    return found.clamp_(max=weights.shape[-1] - 1).tolist()
+    found.clamp_(max=weights.shape[-1] - 1)
+    return found.masked_fill(running[:, -1].isnan(), -1).tolist()
 
 
 def token_logprobs(

@@ -1,6 +1,7 @@
 """``check`` agrees where nothing is wrong, and names what is."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from minisgl_tui.engine.models.rope import RopeConfig, inverse_frequencies
 from minisgl_tui.engine.runner.attention.sdpa import SdpaAttention
 from minisgl_tui.tui.check_command import show
 from minisgl_tui.tui.cli import main
+from safetensors.torch import load_file, save_file
 
 from .harness import make_checkpoint
 
@@ -84,6 +86,24 @@ def test_a_backend_that_does_not_run_here_is_said_to_be_skipped(tiny: Path):
     assert any("varlen" in line and "CUDA" in line for line in show(report))
 
 
+def test_what_transformers_does_not_take_is_still_compared_otherwise(tmp_path: Path):
+    make_checkpoint("llama", tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["model_type"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    report = run(tmp_path)
+    assert report.agrees and len(report.comparisons) == 5
+    assert "model_type" in report.skipped["transformers"]
+
+
+def test_logits_that_are_not_numbers_are_no_answer(tmp_path: Path):
+    make_checkpoint("llama", tmp_path)
+    weights = tmp_path / "model.safetensors"
+    save_file({name: one * math.nan for name, one in load_file(weights).items()}, weights)
+    with pytest.raises(UserError, match=r"not answered: .* logits are not numbers \(NaN\)"):
+        run(tmp_path)
+
+
 def test_bfloat16_is_reported_but_never_failed(tiny: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(
         decoder, "inverse_frequencies", lambda rope, dim: torch.ones(dim // 2, device="cpu")
@@ -125,7 +145,8 @@ def test_a_divergence_is_one_line_with_both_tokens_and_margins():
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"prompts": 0}, "--prompts"),
+        ({"prompts": 0}, "--prompts is 0"),
+        ({"prompts": 5_000_000}, "--prompts is 5000000; give 1 to 1000"),
         ({"max_tokens": 0}, "--max-tokens"),
         ({"max_tokens": 511}, "512"),
     ],

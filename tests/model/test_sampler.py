@@ -8,6 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from minisgl_tui.engine.runner.sampler import (
+    NO_NUMBERS,
     Choice,
     SampleRow,
     choose,
@@ -104,6 +105,15 @@ def test_greedy_rows_are_exact_in_a_mixed_batch():
     hot, cold = SamplingParams(temperature=5.0), SamplingParams(temperature=0)
     tokens = sample(logits, [SampleRow(hot if i % 2 else cold, i, i) for i in range(40)])
     assert tokens[::2] == logits[::2].argmax(-1).tolist()
+
+
+@pytest.mark.parametrize("spoiled", [slice(None), slice(3, 4)])
+def test_nothing_is_chosen_where_a_logit_is_no_number(spoiled: slice):
+    logits = LOGITS.repeat(6, 1)
+    logits[::2, spoiled] = math.nan
+    kinds = [SamplingParams(temperature=0)] * 2 + [SamplingParams(), SamplingParams(top_k=2)] * 2
+    chosen = choose(logits, [SampleRow(params, 1, 5) for params in kinds])
+    assert [choice is NO_NUMBERS for choice in chosen] == [True, False] * 3
 
 
 def test_a_tiny_temperature_is_the_argmax_and_not_nan():
