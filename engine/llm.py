@@ -185,8 +185,11 @@ class LLM:
             device=torch_device,
             huge_pages=kernels is not None,
         )
-        if kernels and attention == "auto" and kernels.attends(checkpoint.attention):
-            backend = CompiledAttention(kernels)
+        if kernels and attention == "auto":
+            if kernels.attends(checkpoint.attention):
+                backend = CompiledAttention(kernels)
+            else:
+                progress("--compile: attention stays PyTorch's, for heads of these sizes", None)
         graphs = None
         if torch_device.type == "cuda" and cuda_graphs and attention == "auto":
             graphs = DecodeGraphs(decoder, cache, CudaRecorder())

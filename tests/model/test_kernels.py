@@ -181,6 +181,27 @@ def test_heads_that_do_not_fill_registers_are_left_to_another_backend() -> None:
     assert not CompiledKernels.attends([replace(HEADS, value_dim=24)])
 
 
+def test_where_attention_is_not_compiled_that_is_said(
+    kernels: CompiledKernels, tmp_path: Path
+) -> None:
+    told: list[str] = []
+    for size in (32, 48):
+        make_checkpoint("llama", tmp_path / str(size), head_dim=size)
+        llm = LLM(
+            tmp_path / str(size),
+            dtype="bfloat16",
+            device="cpu",
+            num_blocks=8,
+            skip_tokenizer=True,
+            compile_kernels=True,
+            progress=lambda stage, _, size=size: told.append(f"{size} {stage}"),
+        )
+        assert isinstance(llm.runner.attention, CompiledAttention) == (size == 32)
+    assert [line for line in told if "stays" in line] == [
+        "48 --compile: attention stays PyTorch's, for heads of these sizes"
+    ]
+
+
 PROSE = Path(__file__).parents[2] / "LICENSE"
 
 
