@@ -7,7 +7,20 @@ bug.
 
 
 class UserError(Exception):
-    """Bad input or an unusable environment; ``str(error)`` is the whole story, on one line."""
+    """Bad input or an unusable environment; ``str(error)`` is the whole story, on one line.
+
+    Names from files may hold anything: what cannot be printed is escaped, so that no checkpoint
+    writes to the terminal.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(_printable(message))
+
+
+def _printable(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 class RequestRefused(UserError):

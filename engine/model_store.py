@@ -10,6 +10,8 @@ by its path, size and time of change: an edited file is converted anew.
 
 import hashlib
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,21 +48,17 @@ def resolve(name: str, progress: Progress = no_progress) -> Path:
     converted once is found again without the network, and made anew where files are missing or cut
     short. A user's own directory is only read. Raises UserError where that cannot be done.
     """
-    try:
+    with _disk_trouble_told(name):
         remove_stale(models_dir())
         return _resolve(name, progress)
-    except OSError as error:
-        raise UserError(
-            f"cannot prepare {name} ({error}); models are kept in {cache_dir()}: free some space "
-            "or set MINISGL_TUI_CACHE to a directory that can be written"
-        ) from error
 
 
 def check(name: str) -> None:
     """Raises UserError if ``name`` cannot be a model, as far as that shows without the network and
     without loading anything."""
-    if name not in ALIASES and (_exists(name) or not _is_hub_id(name)):
-        _find_local(name)
+    with _disk_trouble_told(name):
+        if name not in ALIASES and (_exists(name) or not _is_hub_id(name)):
+            _find_local(name)
 
 
 def pull(name: str, progress: Progress = no_progress) -> Path:
@@ -84,6 +82,17 @@ def list_models() -> list[StoredModel]:
                 label = entry.name.removesuffix(_RECORD_SUFFIX).replace("--", "/", 1)
                 found.append(StoredModel(label, snapshot, _size(snapshot)))
     return found
+
+
+@contextmanager
+def _disk_trouble_told(name: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"cannot prepare {name} ({error}); models are kept in {cache_dir()}: free some space "
+            "or set MINISGL_TUI_CACHE to a directory that can be written"
+        ) from error
 
 
 def _resolve(name: str, progress: Progress) -> Path:

@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from ..errors import UserError
 from .base import Attend, AttentionSpec, Kernels, Scoring
 from .examine import examine, read_model, refused
-from .files import Stored, read_json, survey
+from .files import READABLE, Stored, coded, read_json, survey
 from .linear import adapt_foreign_linears
 from .packing import check_packing
 from .places import remedy
@@ -31,6 +32,7 @@ from .quiet import quiet
 NAME = "minisgl_paged"
 _IN_TURN = "HF_DEACTIVATE_ASYNC_LOAD"
 _TRIED_TOKENS = 16
+_MOST_MISSING = 2  # times as many parameters as there are weights: something is wrong with a size
 
 
 @dataclass(slots=True)
@@ -132,12 +134,13 @@ class TransformersCheckpoint:
         self._stored = survey(directory)
         with quiet(transformers):
             self._class, self._config = read_model(raw, self._source)
-            found = examine(self._class, self._config, self._source, most_layers=len(self._stored))
+            found = examine(self._class, self._config, self._source, tensors=len(self._stored))
         self.architecture = self._class.__name__
         self.max_context = found.max_context
         self.attention = found.attention
         self.vocab_size = found.vocab_size
         self._modules = found.modules
+        self._check_size(found.parameters)
 
     def load(
         self,
@@ -177,11 +180,13 @@ class TransformersCheckpoint:
         return bridged
 
     def _load(self, dtype: torch.dtype) -> Any:
+        read: set[str] = set()
+        lazy = {name: _Lazy(name, stored, read) for name, stored in self._stored.items()}
         with _one_tensor_at_a_time():
             model, info = self._class.from_pretrained(
                 None,
                 config=self._config,
-                state_dict={name: _Lazy(name, stored) for name, stored in self._stored.items()},
+                state_dict=lazy,
                 attn_implementation=NAME,
                 dtype=dtype,
                 ignore_mismatched_sizes=True,
@@ -198,7 +203,25 @@ class TransformersCheckpoint:
                 f"{self.directory}: tensor {name} has shape {list(found)}, but config.json asks "
                 f"for {list(expected)}"
             )
+        self._check_dtypes(read, [name for name, _ in model.named_buffers()])
         return model.requires_grad_(False)
+
+    def _check_dtypes(self, read: set[str], buffers: list[str]) -> None:
+        for name in sorted(read):
+            if self._stored[name].dtype in READABLE:
+                continue
+            # Buffers may be integers. Checkpoints of a base model leave out the head's prefix.
+            if not any(f".{buffer}".endswith(f".{name}") for buffer in buffers):
+                raise coded(name, self._stored[name])
+
+    def _check_size(self, parameters: int) -> None:
+        """Before memory is taken for them: a name of each kind is told once they are read."""
+        stored = sum(prod(tensor.shape) for tensor in self._stored.values())
+        if parameters > _MOST_MISSING * stored:
+            raise UserError(
+                f"{self._source}: {self.architecture} has {parameters:,} parameters by these "
+                f"sizes, but the weights are only {stored:,} numbers; {remedy(self._source)}"
+            )
 
     def _try(self, model: BridgedModel, dtype: torch.dtype, device: torch.device) -> None:
         try:
@@ -250,15 +273,17 @@ class _Told:
 
 
 class _Lazy:
-    """A tensor in a file, read when indexed with ``...`` as transformers' loader does."""
+    """A tensor in a file, read when indexed with ``...`` as transformers' loader does. ``read`` is
+    told its name then."""
 
-    def __init__(self, name: str, stored: Stored) -> None:
-        self.name, self.stored = name, stored
+    def __init__(self, name: str, stored: Stored, read: set[str]) -> None:
+        self.name, self.stored, self._read = name, stored, read
         self.shape = torch.Size(stored.shape)
 
     def __getitem__(self, index: Any) -> Tensor:
         # Opened anew each time, and copied: pages of a mapped file count as memory in use until it
         # is closed.
+        self._read.add(self.name)
         with safe_open(self.stored.file, framework="pt") as reader:
             return reader.get_tensor(self.name)[index].clone()
 

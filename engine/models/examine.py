@@ -33,10 +33,12 @@ _DROPPED = (
 
 @dataclass(frozen=True, slots=True)
 class Examined:
-    """What a model that can be run computes; ``modules`` names the attention of each layer."""
+    """What a model that can be run computes; ``modules`` names the attention of each layer, and
+    ``parameters`` counts numbers."""
 
     max_context: int
     vocab_size: int
+    parameters: int
     attention: list[AttentionSpec]
     modules: list[str]
 
@@ -73,23 +75,17 @@ def read_model(raw: dict[str, Any], source: Path) -> tuple[Any, Any]:
     return causal, config
 
 
-def examine(
-    model_class: Any, config: Any, source: Path, *, most_layers: int = MOST_LAYERS
-) -> Examined:
+def examine(model_class: Any, config: Any, source: Path, *, tensors: int) -> Examined:
     """What a ``model_class`` of ``config`` computes, found by ``probe``.
 
     Raises Unsupported with the reason where it cannot be run exactly, and UserError for impossible
-    sizes, such as more than ``most_layers`` layers: to build many takes minutes.
+    sizes. ``tensors`` is how many weights there are.
     """
     text = config.get_text_config(decoder=True)
     names = ("num_hidden_layers", "max_position_embeddings")
     fields = Fields({name: getattr(text, name, None) for name in names}, source)
     layers = fields.size("num_hidden_layers", high=MOST_LAYERS)
-    if layers > most_layers:
-        raise UserError(
-            f"{source}: num_hidden_layers is {layers}, but the weights are only {most_layers} "
-            f"tensors; {remedy(source)}"
-        )
+    check_layers(layers, tensors, source)
     context = fields.size("max_position_embeddings", 2048, high=MOST_TOKENS)
     context = min([context, *_exact_lengths(text)])
 
@@ -113,7 +109,17 @@ def examine(
             f"{source}: no {model_class.__name__} can be made of it ({on_one_line(error)}); "
             f"{remedy(source)}"
         ) from error
-    return Examined(context, found.vocab_size, found.attention, found.modules)
+    return Examined(context, found.vocab_size, found.parameters, found.attention, found.modules)
+
+
+def check_layers(layers: int, tensors: int, source: Path) -> None:
+    """Raise UserError for layers that ``tensors`` weights cannot be: to build many takes minutes,
+    even on ``meta``."""
+    if layers > tensors:
+        raise UserError(
+            f"{source}: num_hidden_layers is {layers}, but the weights are only {tensors} "
+            f"tensors; {remedy(source)}"
+        )
 
 
 def refused(source: Path, architecture: str, reason: object) -> Unsupported:

@@ -5,6 +5,7 @@ Weights are looked at by their headers alone; ``weights`` reads them.
 
 import json
 from dataclasses import dataclass
+from os.path import isfile
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from .places import remedy
 
 INDEX_NAME = "model.safetensors.index.json"
 WHOLE_NAME = "model.safetensors"
+READABLE: tuple[str, ...] = ("F32", "BF16", "F16", "F64")
+"""The types of weights that are no codes for something else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,7 @@ def weight_files(directory: Path) -> list[Path]:
         names = sorted(set(indexed.values()))
         for name in names:
             # A plain name only: an index must not reach outside its own directory.
-            if Path(name).name != name or not (directory / name).exists():
+            if Path(name).name != name or not isfile(directory / name):
                 raise UserError(f"{directory / name} is missing, though {INDEX_NAME} names it")
         return [directory / name for name in names]
     whole = directory / WHOLE_NAME
@@ -111,6 +114,15 @@ def survey(directory: Path) -> dict[str, Stored]:
                 f"is there; {remedy(directory / file_name)}"
             )
     return found
+
+
+def coded(name: str, tensor: Stored) -> UserError:
+    """The error for a weight that is stored as codes, with scales elsewhere or nowhere."""
+    return UserError(
+        f"{tensor.file}: tensor {name} has dtype {tensor.dtype}, as in a quantized checkpoint; "
+        f"weights must be one of {', '.join(READABLE)}: use the unquantized safetensors or a "
+        ".gguf file"
+    )
 
 
 def _weight_map(directory: Path) -> dict[str, str] | None:

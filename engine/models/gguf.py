@@ -42,17 +42,23 @@ def convert_gguf(source: Path, directory: Path, progress: Progress) -> None:
 def _convert(source: Path, directory: Path, progress: Progress) -> None:
     import torch
     import transformers
+    from gguf import GGUFReader
     from safetensors.torch import save_file
     from transformers import modeling_gguf_pytorch_utils as reader
 
+    from .examine import check_layers
+
     found = {"gguf_file": source.name, "local_files_only": True}
+    stored = GGUFReader(source)
     with quiet(transformers):
         config = transformers.AutoConfig.from_pretrained(source.parent, **found)
+        layers = config.get_text_config(decoder=True).num_hidden_layers
+        check_layers(layers, len(stored.tensors), source)
         with torch.device("meta"):
             model = transformers.AutoModelForCausalLM.from_config(config)
         config.architectures = [type(model).__name__]
         config.dtype = torch.bfloat16
-        _check_runs(type(model), config, source)
+        _check_runs(type(model), config, source, len(stored.tensors))
         with _reported(reader, f"{_STAGE} {source.name}", progress):
             loaded = reader.load_gguf_checkpoint(
                 source, return_tensors=True, model_to_load=model, torch_dtype=torch.bfloat16
@@ -65,17 +71,18 @@ def _convert(source: Path, directory: Path, progress: Progress) -> None:
         progress(f"{_STAGE} {source.name}: tokenizer", None)
         tokenizer = transformers.AutoTokenizer.from_pretrained(source.parent, **found)
         tokenizer.save_pretrained(directory)
-    _tidy_tokenizer(directory, _pre_tokenizer(source))
+    field = stored.get_field("tokenizer.ggml.pre")
+    _tidy_tokenizer(directory, "" if field is None else str(field.contents()))
 
 
-def _check_runs(model_class: Any, config: Any, source: Path) -> None:
+def _check_runs(model_class: Any, config: Any, source: Path, tensors: int) -> None:
     """Raise UserError, before the weights are converted, where neither implementation runs it."""
     from .examine import examine
 
     try:
         parse_config(json.loads(config.to_json_string(use_diff=False)), source)
     except Unsupported:
-        examine(model_class, config, source)
+        examine(model_class, config, source, tensors=tensors)
 
 
 def _tidy_tokenizer(directory: Path, kind: str) -> None:
@@ -94,13 +101,6 @@ def _tidy_tokenizer(directory: Path, kind: str) -> None:
         steps = [digits, tokenizer["pre_tokenizer"]]
         tokenizer["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": steps}
         path.write_text(json.dumps(tokenizer, ensure_ascii=False), encoding="utf-8")
-
-
-def _pre_tokenizer(source: Path) -> str:
-    from gguf import GGUFReader
-
-    field = GGUFReader(source).get_field("tokenizer.ggml.pre")
-    return "" if field is None else str(field.contents())
 
 
 @contextmanager

@@ -41,12 +41,13 @@ class Refusal(Exception):
 class Findings:
     """Each layer's attention, in the order they run, and the module that calls for it.
 
-    ``vocab_size`` is how many logits there are.
+    ``vocab_size`` is how many logits there are, ``parameters`` how many numbers to learn.
     """
 
     attention: list[AttentionSpec]
     modules: list[str]
     vocab_size: int
+    parameters: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +143,7 @@ def probe(build: Callable[[str], Any], layers: int, max_context: int) -> Finding
         attention=[_spec(call, notes, rules, max_context) for call in notes.calls],
         modules=[names[id(module)] for module in modules],
         vocab_size=_vocab(model, logits),
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
     )
 
 

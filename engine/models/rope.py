@@ -47,7 +47,7 @@ def read_rope(fields: Fields, default_theta: float) -> RopeConfig:
     if any(isinstance(value, dict) for value in settings.values()):
         raise Unsupported(f"{source}: rope settings that differ between layers are not supported")
     kind = settings.get("rope_type") or settings.get("type") or "default"
-    if kind not in _KINDS:
+    if not isinstance(kind, str) or kind not in _KINDS:
         changing = " (its rotation changes as a sequence grows, and cached keys stay as they are)"
         raise Unsupported(
             f"{source}: rope type {shown(kind)} is not supported"
@@ -90,7 +90,7 @@ def _read_yarn(given: Fields, config: Fields, theta: float) -> RopeConfig:
     original = _original_length(given, config)
     (length,) = original.values()
     longer = config.size("max_position_embeddings", 2048, high=MOST_TOKENS) / length
-    factor = given.number("factor", 1e-3, 1e6, longer)
+    factor = given.number("factor", 1e-3, MOST_TOKENS / length, longer)
     ramp = {
         "beta_fast": given.number("beta_fast", 1e-3, 1e6, 32),
         "beta_slow": given.number("beta_slow", 1e-3, 1e6, 1),

@@ -18,19 +18,16 @@ from torch.nn import Parameter
 from ..errors import UserError
 from .config import ModelConfig
 from .decoder import Decoder
-from .files import Stored
+from .files import READABLE, Stored, coded
 from .huge_pages import PAGE, HugePages
 from .places import remedy
 from .slots import WeightSlot, ignorable, weight_slots
 
 _PIECE_BYTES = 16 << 20  # all that exists twice where weights are converted or go to a GPU
 _CHUNK = 8 * PAGE  # what stays in memory until the last of its weights has been rearranged
-_READABLE = {
-    "F32": torch.float32,
-    "BF16": torch.bfloat16,
-    "F16": torch.float16,
-    "F64": torch.float64,
-}
+_DTYPES = dict(
+    zip(READABLE, (torch.float32, torch.bfloat16, torch.float16, torch.float64), strict=True)
+)
 _LAYER = re.compile(r"model\.layers\.([0-9]{1,9})\.")
 
 
@@ -68,8 +65,7 @@ def check_layers(stored: dict[str, Stored], config: ModelConfig, directory: Path
 
     Before anything is built: a million layers take minutes even on ``meta``.
     """
-    indices = [int(match[1]) for match in map(_LAYER.match, stored) if match]
-    found = max(indices, default=-1) + 1
+    found = len({int(match[1]) for match in map(_LAYER.match, stored) if match})
     if found != config.num_layers:
         raise UserError(
             f"{directory}: the weights have {found} layers, but config.json says "
@@ -111,7 +107,7 @@ def _read_all(
 
 def _fill(target: Tensor, tensor: Stored, stream: BufferedReader, data_start: int) -> Iterator[int]:
     """Read ``tensor`` into ``target``, of the same shape; yields the bytes read, piece by piece."""
-    dtype = _READABLE[tensor.dtype]
+    dtype = _DTYPES[tensor.dtype]
     stream.seek(data_start + tensor.offset)
     # Straight into place where nothing is to be converted: fresh memory costs more than reading.
     in_place = target.dtype == dtype and target.device.type == "cpu"
@@ -126,12 +122,8 @@ def _fill(target: Tensor, tensor: Stored, stream: BufferedReader, data_start: in
 
 def _check_dtypes(model: Decoder, stored: dict[str, Stored]) -> None:
     for name, tensor in stored.items():
-        if tensor.dtype not in _READABLE and not ignorable(name, model):
-            raise UserError(
-                f"{tensor.file}: tensor {name} has dtype {tensor.dtype}, as in a quantized "
-                f"checkpoint; weights must be one of {', '.join(_READABLE)}: use the unquantized "
-                "safetensors or a .gguf file"
-            )
+        if tensor.dtype not in READABLE and not ignorable(name, model):
+            raise coded(name, tensor)
 
 
 def _check_names(

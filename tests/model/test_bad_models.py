@@ -1,6 +1,7 @@
 """Whatever is wrong with a model is said in one line that names it; nothing else happens."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from minisgl_tui.engine import LLM
 from minisgl_tui.engine.errors import UserError
 from minisgl_tui.engine.loader import open_checkpoint
-from minisgl_tui.engine.model_store import resolve
+from minisgl_tui.engine.model_store import check, resolve
 from minisgl_tui.engine.models.config import read_config
 from minisgl_tui.engine.runner.attention.registry import make_backend
 from minisgl_tui.engine.runner.device import resolve_device, resolve_dtype
@@ -121,6 +122,8 @@ def test_an_unsupported_architecture_is_named_with_those_supported(model: Path):
     [
         ({"rope_parameters": {"rope_type": "longrope"}}, "longrope.*as a sequence grows"),
         ({"rope_parameters": {"rope_type": "spiral"}}, "spiral"),
+        ({"rope_parameters": {"rope_type": ["yarn"]}}, "rope type \\['yarn'\\]"),
+        ({"rope_parameters": {"rope_type": "yarn", "factor": 1e15}}, "factor is 1000000"),
         ({"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
         ({"rope_parameters": None, "rope_scaling": {"type": "dynamic"}}, "dynamic"),
         ({"rope_parameters": {"rope_type": "llama3", "factor": 2.0}}, "low_freq_factor"),
@@ -196,6 +199,19 @@ def test_an_unexpected_tensor_is_named(model: Path):
         load(model)
 
 
+def test_a_name_cannot_write_to_the_terminal(model: Path):
+    rewrite(model, lambda tensors: tensors.update({"a\nb\x1b[31m": torch.zeros(1)}))
+    with pytest.raises(UserError, match=r"tensor a\\nb\\x1b\[31m is unexpected"):
+        load(model)
+
+
+def test_a_name_with_a_high_number_does_not_make_layers(model: Path):
+    change_config(model, num_hidden_layers=20_000)
+    rewrite(model, lambda tensors: tensors.update({"model.layers.19999.x": torch.zeros(1)}))
+    with pytest.raises(UserError, match=r"the weights have 4 layers, but .* 20000"):
+        load(model)
+
+
 def test_a_misshapen_tensor_is_named_with_both_shapes(model: Path):
     rewrite(model, lambda t: t.update({"model.norm.weight": torch.zeros(5)}))
     with pytest.raises(UserError, match=r"model\.norm\.weight has shape \[5\].*\[48\]"):
@@ -207,6 +223,14 @@ def test_a_missing_shard_is_named(model: Path):
     (model / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(UserError, match=r"model-00002\.safetensors is missing"):
         resolve(str(model))
+
+
+@pytest.mark.parametrize("name", ["", "..", "../model.safetensors", "a" * 5000, "a\0b"])
+@pytest.mark.parametrize("find", [resolve, check])
+def test_an_index_names_plain_files_only(model: Path, name: str, find: Callable[[str], Any]):
+    (model / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"x": name}}))
+    with pytest.raises(UserError, match=r"is missing, though model\.safetensors\.index\.json"):
+        find(str(model))
 
 
 def test_names_on_the_command_line_list_their_choices():

@@ -230,6 +230,31 @@ def test_a_misshapen_tensor_is_named_with_both_shapes(gemma2: Path):
         load(gemma2)
 
 
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int64, torch.float8_e4m3fn])
+def test_weights_that_are_codes_are_refused(gemma2: Path, dtype: torch.dtype):
+    name = "model.layers.0.mlp.up_proj.weight"
+    rewrite(gemma2, lambda tensors: tensors.update({name: tensors[name].to(dtype)}))
+    with pytest.raises(UserError, match=r"layers\.0\.mlp\.up_proj\.weight has dtype .*quantized"):
+        load(gemma2)
+
+
+def test_integers_that_are_no_weights_may_be_there(tmp_path: Path):
+    """As old checkpoints of GPT-2 have them, under names without the head's prefix."""
+    make_checkpoint("gpt2", tmp_path)
+    mask = torch.ones(1, 1, 8, 8, dtype=torch.uint8)
+    rewrite(tmp_path, lambda tensors: tensors.update({"transformer.h.0.attn.bias": mask}))
+    load(tmp_path)
+
+
+def test_memory_is_not_taken_for_sizes_that_the_weights_do_not_have(
+    gemma2: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(TransformersCheckpoint, "load", None)
+    change_config(gemma2, vocab_size=10**7)
+    with pytest.raises(UserError, match=r"has [0-9,]{11} parameters by these sizes, but the w"):
+        load(gemma2)
+
+
 def test_truncated_weights_are_named(gemma2: Path):
     weights = gemma2 / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])

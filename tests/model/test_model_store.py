@@ -114,6 +114,18 @@ def test_a_gguf_file_is_converted_once_and_again_when_it_changes(tmp_path: Path,
     assert {model.path for model in list_models()} >= {path}
 
 
+def test_a_gguf_file_of_more_layers_than_tensors_is_refused(tmp_path: Path, cache: Path):
+    source = tmp_path / "deep.gguf"
+    make_gguf(source)
+    key, kind = b"llama.block_count", (4).to_bytes(4, "little")  # a uint32 follows
+    whole = source.read_bytes()
+    assert whole.count(key + kind) == 1
+    before, after = whole.split(key + kind)
+    source.write_bytes(before + key + kind + (10**6).to_bytes(4, "little") + after[4:])
+    with pytest.raises(UserError, match=r"num_hidden_layers is 1000000, but .* only 20 tensors"):
+        resolve(str(source))
+
+
 def test_a_killed_conversion_leaves_no_model_and_the_next_attempt_succeeds(
     tmp_path: Path, cache: Path
 ):
