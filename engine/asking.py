@@ -1,4 +1,4 @@
-"""What everybody needs who asks a server over HTTP: its address, and what its errors say."""
+"""What everybody needs who asks a server over HTTP: its address, the key, and what errors say."""
 
 import json
 from urllib.parse import urlsplit
@@ -20,6 +20,18 @@ def base_url(url: str, what: str) -> str:
     return url.rstrip("/").removesuffix("/v1")
 
 
+def bearer(api_key: str | None) -> dict[str, str]:
+    """The header that brings ``api_key``, where there is one; UserError where none can hold it."""
+    if not api_key:
+        return {}
+    if not (api_key.isascii() and api_key.isprintable()):
+        raise UserError(
+            "the API key has characters other than printable ASCII, which no header can hold; "
+            "give the server's key with --api-key"
+        )
+    return {"Authorization": f"Bearer {api_key}"}
+
+
 def error_message(body: bytes) -> str:
     """What an error body says: OpenAI's ``error.message``, FastAPI's ``detail``, or its text."""
     text = body.decode(errors="replace")
@@ -27,7 +39,7 @@ def error_message(body: bytes) -> str:
         data = json.loads(text)
         found = data.get("error") or data.get("message") or data.get("detail") or data
         text = str(found["message"] if isinstance(found, dict) and "message" in found else found)
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         pass
     return shortened(text)
 

@@ -17,9 +17,9 @@ from typing import Any
 
 import httpx2
 
-from ..asking import base_url, error_message, shortened
+from ..asking import base_url, bearer, error_message, shortened
 from ..errors import UserError
-from ..sampling import SamplingParams
+from ..sampling import LARGEST, SamplingParams
 from .workloads import BenchRequest
 
 ToText = Callable[[list[int]], str]
@@ -43,9 +43,11 @@ class _Status(RequestFailed):
 @dataclass(slots=True)
 class Answer:
     """One request's stream. ``chunks`` has the time of each that carried tokens, and how many
-    tokens had come by then, or None where the server does not say. Times in seconds."""
+    tokens had come by then, or None where the server does not say. Times in seconds; ``asked`` is
+    the most tokens there may be."""
 
     sent: float
+    asked: int
     chunks: list[tuple[float, int | None]] = field(default_factory=list)
     prompt_tokens: int | None = None
     output_tokens: int | None = None
@@ -84,7 +86,7 @@ class Server:
         self._to_text = to_text
         self._counts_chunks = True
         self._client = httpx2.AsyncClient(
-            headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
+            headers=bearer(api_key),
             timeout=httpx2.Timeout(timeout, connect=_CONNECT_SECONDS),
             limits=httpx2.Limits(max_connections=None, max_keepalive_connections=None),
         )
@@ -121,7 +123,7 @@ class Server:
             try:
                 found = response.json()["data"]
                 names = [str(model["id"]) for model in found]
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, RecursionError):
                 raise RequestFailed(f"/v1/models answers {shortened(response.text)}") from None
         if not names:
             raise UserError(f"{self.url} lists no model; name one with --model")
@@ -143,7 +145,7 @@ class Server:
             body["top_p"] = params.top_p
         if self._counts_chunks:
             body["stream_options"]["continuous_usage_stats"] = True
-        answer = Answer(perf_counter())
+        answer = Answer(perf_counter(), params.max_tokens)
         async with (
             self._errors(),
             asyncio.timeout(self._timeout),
@@ -186,22 +188,23 @@ async def _follow(response: httpx2.Response, answer: Answer) -> None:
             if "error" in chunk:
                 raise RequestFailed(f"error in the stream: {error_message(event.data.encode())}")
             _take(chunk, now, answer)
-        except (ValueError, TypeError, KeyError, AttributeError, IndexError):
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
             raise RequestFailed(f"a chunk that is no completion: {shortened(event.data)}") from None
     if not finished:
         raise RequestFailed("the stream ended without [DONE]")
-    if not answer.chunks:
+    if not answer.chunks or not answer.counted:
         raise RequestFailed("the stream had no tokens")
 
 
 def _take(chunk: dict[str, Any], now: float, answer: Answer) -> None:
     usage, total = chunk.get("usage"), 0
     if usage:
-        answer.prompt_tokens = int(usage["prompt_tokens"])
-        answer.output_tokens = total = int(usage["completion_tokens"])
+        had = answer.output_tokens or 0
+        answer.prompt_tokens = _count(usage, "prompt_tokens", 0, LARGEST)
+        answer.output_tokens = total = _count(usage, "completion_tokens", had, answer.asked)
         details = usage.get("prompt_tokens_details") or {}
         if details.get("cached_tokens") is not None:
-            answer.cached_tokens = int(details["cached_tokens"])
+            answer.cached_tokens = _count(details, "cached_tokens", 0, answer.prompt_tokens)
     choices = chunk.get("choices")
     if not choices:
         return  # the usage alone
@@ -212,6 +215,13 @@ def _take(chunk: dict[str, Any], now: float, answer: Answer) -> None:
     elif choices[0]["text"] or not choices[0].get("finish_reason"):
         # A token may have no text of its own, but then it is not the end of the answer.
         answer.chunks.append((now, None))
+
+
+def _count(usage: dict[str, Any], name: str, least: int, most: int) -> int:
+    count = usage[name]
+    if type(count) is not int or not least <= count <= most:
+        raise RequestFailed(f"a usage that cannot be: {name} is {shortened(str(count))}")
+    return count
 
 
 def _advice(error: RequestFailed) -> str:

@@ -19,7 +19,7 @@ class Stub:
     def __init__(self, stream: Callable[[Body], Iterable[Chunk]]) -> None:
         self.stream = stream
         self.status, self.text, self.kind = 200, "", "text/event-stream"
-        self.models: Body = {"data": [{"id": "stub"}]}
+        self.models: Body | str = {"data": [{"id": "stub"}]}  # as JSON, or the text itself
         self.bodies: list[Body] = []
         self.keys: set[str | None] = set()
         self.busiest = self.busy = 0
@@ -58,7 +58,8 @@ def serving(stream: Callable[[Body], Iterable[Chunk]] = well_behaved) -> Iterato
             pass
 
         def do_GET(self) -> None:
-            self._send(200, "application/json", json.dumps(stub.models))
+            models = stub.models if isinstance(stub.models, str) else json.dumps(stub.models)
+            self._send(200, "application/json", models)
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["content-length"])))

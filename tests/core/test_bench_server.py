@@ -163,7 +163,29 @@ async def test_a_server_that_refuses_running_counts_is_asked_without() -> None:
         (["[1]"], "a chunk that is no completion: [1]"),
         ([{"choices": [{}]}], "a chunk that is no completion"),
         ([{"choices": 5}], "a chunk that is no completion"),
-        ([{"choices": [], "usage": {"prompt_tokens": "x"}}], "a chunk that is no completion"),
+        ([{"choices": [], "usage": {"total_tokens": 3}}], "a chunk that is no completion"),
+        (["[" * 200_000], "a chunk that is no completion: [[["),
+        ([completion(usage=usage(4, -1))], "a usage that cannot be: completion_tokens is -1"),
+        ([completion(usage=usage(4, 5))], "a usage that cannot be: completion_tokens is 5"),
+        ([completion(usage=usage(-5, 1))], "a usage that cannot be: prompt_tokens is -5"),
+        ([completion(usage=usage(4, 1, cached=5))], "a usage that cannot be: cached_tokens is 5"),
+        ([{"usage": {"prompt_tokens": "x"}}], "a usage that cannot be: prompt_tokens is x"),
+        (
+            [completion(usage=usage(4, 1)), completion(usage=usage(4, 10**10))],
+            "a usage that cannot be: completion_tokens is 10000000000",
+        ),
+        (
+            [completion(usage=usage(4, 2)), completion(usage=usage(4, 1))],
+            "a usage that cannot be: completion_tokens is 1",
+        ),
+        (
+            ['{"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 1e999}}'],
+            "a usage that cannot be: completion_tokens is inf",
+        ),
+        (
+            [completion(), completion(), {"choices": [], "usage": usage(0, 0)}, "[DONE]"],
+            "the stream had no tokens",
+        ),
         ([completion(), 5.0], "timed out: an answer took over 0.3 s"),
     ],
 )
@@ -223,6 +245,7 @@ def test_the_table_fits_and_no_run_finds_the_prompts_of_another(
         (404, '{"detail": "Not Found"}', "HTTP 404: Not Found; check the address"),
         (500, "<html>\nboom</html>", "HTTP 500: <html> boom</html>"),
         (503, "x" * 5000, "HTTP 503: xxx"),
+        (500, "[" * 60_000, "HTTP 500: [[["),
     ],
 )
 def test_a_refusal_is_one_line(
@@ -257,6 +280,9 @@ def test_what_is_no_such_server_is_one_line(
         stub.models = {"hello": 1}
         assert bench(stub.url, workload) == 2
         assert_one_line(capsys, "/v1/models answers")
+        stub.models = "[" * 200_000
+        assert bench(stub.url, workload) == 2
+        assert_one_line(capsys, "/v1/models answers [[[")
     assert bench(stub.url, workload) == 2
     assert_one_line(capsys, "cannot connect")
 
@@ -306,6 +332,8 @@ def test_a_run_in_which_something_fails_is_shown_and_ends_with_1(
         (["--url", "http://h", "--request-rate", "-1"], "--request-rate is -1; it must be above 0"),
         (["--url", "http://h", "--request-rate", "nan"], "--request-rate is nan; it must be above"),
         (["--url", "http://h", "--timeout", "0"], "--timeout is 0; it must be above 0"),
+        (["--url", "http://h", "--api-key", "ключ"], "the API key has characters other than"),
+        (["--url", "http://h", "--api-key", "a\nb"], "the API key has characters other than"),
         (["--url", "http://h", "--text"], "--text needs the model's tokenizer"),
         (["--url", "http://h", "--repeats", "-2"], "--repeats is -2; it must be from 1 to 1000"),
         (["--url", "http://h", "--workload", "x"], "workload 'x' is neither built in"),

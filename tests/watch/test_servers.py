@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -185,3 +186,13 @@ def test_a_bad_wish_is_refused_with_the_field(
         assert reply.status_code == 400
         assert says in reply.json()["error"]["message"]
         assert server.serving.controls and server.serving.controls.lease() is None
+
+
+def test_a_key_that_no_header_can_hold_is_told_before_anything_is_sent(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words in (["attach"], ["record", "-o", str(tmp_path / "a.mtrace")]):
+        assert main([*words, "http://h", "--api-key", "ключ"]) == 2
+        said = capsys.readouterr().err
+        assert "the API key has characters other than printable ASCII" in said
+        assert said.count("\n") == 1

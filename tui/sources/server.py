@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import httpx2
 import msgspec
 
-from ...engine.asking import base_url, error_message, shortened
+from ...engine.asking import base_url, bearer, error_message, shortened
 from ...engine.errors import UserError
 from ...engine.feed import Controlled, Joining
 from ...engine.trace import VERSION
@@ -46,7 +46,7 @@ class DebugServer:
     def __init__(self, url: str, api_key: str | None = None) -> None:
         self.url = base_url(url if "://" in url else f"http://{url}", "the server's address")
         self._client = httpx2.AsyncClient(
-            headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
+            headers=bearer(api_key),
             timeout=httpx2.Timeout(SILENCE_SECONDS, connect=CONNECT_SECONDS),
         )
         self._has_key = bool(api_key)
