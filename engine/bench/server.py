@@ -8,6 +8,7 @@ which the totals in its usage then make exact. A chunk's gap is shared evenly by
 
 import asyncio
 import json
+import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -131,21 +132,20 @@ class Server:
 
     async def ask(self, request: BenchRequest) -> Answer:
         """One streamed completion. Raises `RequestFailed`."""
-        params = request.params
+        if math.isinf(request.params.temperature):
+            raise RequestFailed("temperature is inf, which JSON cannot say; give a number")
         body: dict[str, Any] = {
+            **request.sampling,
             "model": self.model,
             "prompt": self._to_text(request.prompt) if self._to_text else request.prompt,
-            "max_tokens": params.max_tokens,
-            "temperature": params.temperature,
-            "ignore_eos": params.ignore_eos,
             "stream": True,
             "stream_options": {"include_usage": True},
         }
-        if params.top_p < 1:
-            body["top_p"] = params.top_p
+        if request.priority:
+            body["priority"] = request.priority
         if self._counts_chunks:
             body["stream_options"]["continuous_usage_stats"] = True
-        answer = Answer(perf_counter(), params.max_tokens)
+        answer = Answer(perf_counter(), request.params.max_tokens)
         async with (
             self._errors(),
             asyncio.timeout(self._timeout),

@@ -32,6 +32,14 @@ class BenchRequest(msgspec.Struct, frozen=True, kw_only=True):
     at_step: int = 0
     priority: int = 0
 
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """The parameters by the names that our API and vLLM have for them: those that are not at
+        their default, and the two whose default is another elsewhere."""
+        asked = self.params
+        given = msgspec.to_builtins(asked, str_keys=True)
+        return {"max_tokens": asked.max_tokens, "temperature": asked.temperature, **given}
+
 
 class BenchWorkload(msgspec.Struct, frozen=True):
     """``engine`` holds the settings that a workload file asks for, by the names of `LLM`."""

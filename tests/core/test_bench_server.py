@@ -5,12 +5,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
+from minisgl_tui.api.protocol import CompletionRequest
 from minisgl_tui.engine.bench.online import run_workload
 from minisgl_tui.engine.bench.server import Answer, RequestFailed, Server
 from minisgl_tui.engine.bench.workloads import BenchRequest, BenchWorkload
 from minisgl_tui.engine.errors import UserError
 from minisgl_tui.engine.sampling import SamplingParams
+from minisgl_tui.engine.workload import WorkloadRequest
 from minisgl_tui.tui import cli
 from openai_stub import Body, Chunk, Stub, completion, serving, usage, well_behaved
 
@@ -83,6 +86,43 @@ async def test_without_any_usage_a_chunk_is_a_token_even_if_it_has_no_text_yet()
     with serving(stream) as stub:
         answer = await ask(stub)
     assert (answer.counted, answer.prompt_tokens, answer.cached_tokens) == (4, None, None)
+
+
+# --- what is asked -------------------------------------------------------------------------------
+
+
+async def test_all_that_a_workload_says_of_sampling_is_asked_by_the_names_of_our_api() -> None:
+    said: dict[str, Any] = {
+        "max_tokens": 4,
+        "temperature": 0.5,
+        "top_k": 5,
+        "top_p": 0.9,
+        "min_p": 0.1,
+        "presence_penalty": 0.5,
+        "frequency_penalty": -0.5,
+        "repetition_penalty": 1.1,
+        "logit_bias": {"7": 2.5},
+        "min_tokens": 2,
+        "seed": 3,
+        "ignore_eos": True,
+    }
+    shared = {*WorkloadRequest.__struct_fields__} & {*SamplingParams.__struct_fields__}
+    assert set(said) == shared <= {*CompletionRequest.__struct_fields__}
+    params = msgspec.convert(said, SamplingParams, strict=False)
+    with serving() as stub:
+        async with Server(stub.url, api_key=None, timeout=5) as server:
+            await server.ask(BenchRequest(prompt=[1, 2], params=params, priority=2))
+            await server.ask(BenchRequest(prompt=[1, 2], params=SamplingParams()))
+    for body in stub.bodies:
+        del body["stream"], body["stream_options"], body["model"], body["prompt"]
+    assert stub.bodies == [{**said, "priority": 2}, {"max_tokens": 128, "temperature": 1.0}]
+
+
+async def test_what_json_cannot_say_is_a_failure_with_a_name() -> None:
+    params = SamplingParams(temperature=float("inf"))
+    with serving() as stub, pytest.raises(RequestFailed, match="temperature is inf"):
+        async with Server(stub.url, api_key=None, timeout=5) as server:
+            await server.ask(BenchRequest(prompt=[1], params=params))
 
 
 # --- a whole run ---------------------------------------------------------------------------------
