@@ -118,7 +118,7 @@ def _engine(
 ) -> OfflineEngine:
     engine = OfflineEngine(model, workload.settings(flags), progress)
     progress("warming up", None)
-    engine.warm_up()
+    engine.warm_up(workload)
     return engine
 
 

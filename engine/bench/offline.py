@@ -19,7 +19,6 @@ from ..llm import LLM
 from ..models.base import Checkpoint
 from ..request import Request
 from ..runner.device import DTYPES
-from ..sampling import SamplingParams
 from ..tokenizer import has_tokenizer
 from .contention import Others
 from .costs import Limits, ModelCost
@@ -57,11 +56,14 @@ class OfflineEngine:
         )
         return describe_machine(device, dtype, self._limits)
 
-    def warm_up(self) -> None:
-        """One short request, then four together; nothing of them stays cached."""
-        few = SamplingParams(temperature=0, max_tokens=4, ignore_eos=True)
-        self._llm.generate([5] * 16, few)
-        self._llm.generate([[7] * 20] * 4, few)
+    def warm_up(self, workload: BenchWorkload) -> None:
+        """One short request, then four together, none of them cached. Raises UserError where a
+        request of ``workload`` cannot fit."""
+        self._check(workload)
+        short = workload.warm_up
+        for count in (1, 4):
+            self._llm.reset_prefix_cache()
+            self._llm.generate([short.prompt] * count, short.params)
 
     def run(self, workload: BenchWorkload) -> Run:
         """Run ``workload`` once with an empty prefix cache.
@@ -70,11 +72,7 @@ class OfflineEngine:
         asked for.
         """
         llm, engine = self._llm, self._llm.engine
-        for number, request in enumerate(workload.requests, start=1):
-            try:
-                engine.check(request.prompt)
-            except UserError as error:
-                raise UserError(f"workload {workload.name}, request {number}: {error}") from error
+        self._check(workload)
         llm.reset_prefix_cache()
         records: list[StepRecord] = []
         stop = engine.log.listen(records.append)
@@ -94,7 +92,7 @@ class OfflineEngine:
             stop()
             for request in list(engine.requests.values()):  # after an interrupt
                 engine.abort(request.id)
-        _check(workload, requests)
+        _check_answers(workload, requests)
         run = measure_run(
             records,
             seconds=ended - began,
@@ -105,6 +103,13 @@ class OfflineEngine:
         )
         run.others = taken
         return run
+
+    def _check(self, workload: BenchWorkload) -> None:
+        for number, request in enumerate(workload.requests, start=1):
+            try:
+                self._llm.engine.check(request.prompt, request.params)
+            except UserError as error:
+                raise UserError(f"workload {workload.name}, request {number}: {error}") from error
 
     def _drive(self, load: list[BenchRequest]) -> list[Request]:
         """Submit each request when it is due and step until all have ended."""
@@ -122,7 +127,7 @@ class OfflineEngine:
         return requests
 
 
-def _check(workload: BenchWorkload, requests: list[Request]) -> None:
+def _check_answers(workload: BenchWorkload, requests: list[Request]) -> None:
     for number, (asked, got) in enumerate(zip(workload.requests, requests, strict=True), start=1):
         if got.finish_reason == "error":
             raise RunFailed(f"workload {workload.name}, request {number}: {got.message}")

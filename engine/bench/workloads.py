@@ -17,6 +17,8 @@ from ..workload import WorkloadRequest, load_workload
 
 Encode = Callable[[WorkloadRequest], list[int]]
 
+_DEFAULTS = msgspec.structs.asdict(SamplingParams())
+
 _LOW, _HIGH = 100, 49_000  # ids of the built-in prompts: ordinary tokens of a 49,152 vocabulary
 
 
@@ -36,9 +38,12 @@ class BenchRequest(msgspec.Struct, frozen=True, kw_only=True):
     def sampling(self) -> dict[str, Any]:
         """The parameters by the names that our API and vLLM have for them: those that are not at
         their default, and the two whose default is another elsewhere."""
-        asked = self.params
-        given = msgspec.to_builtins(asked, str_keys=True)
-        return {"max_tokens": asked.max_tokens, "temperature": asked.temperature, **given}
+        asked = msgspec.structs.asdict(self.params)
+        return {
+            name: value
+            for name, value in asked.items()
+            if name in ("max_tokens", "temperature") or value != _DEFAULTS[name]
+        }
 
 
 class BenchWorkload(msgspec.Struct, frozen=True):
@@ -53,6 +58,14 @@ class BenchWorkload(msgspec.Struct, frozen=True):
         sized = "kv_memory" in flags  # the pool's size has two names
         wished = {k: v for k, v in self.engine.items() if not (sized and k == "num_blocks")}
         return {**wished, **flags}
+
+    @property
+    def warm_up(self) -> BenchRequest:
+        """The first request cut short: whoever has room for that one has it for this."""
+        first = self.requests[0]
+        most = min(4, first.params.max_tokens)
+        params = SamplingParams(temperature=0, max_tokens=most, ignore_eos=True)
+        return BenchRequest(prompt=first.prompt[:20], params=params)
 
     @property
     def prompt_tokens(self) -> int:

@@ -47,8 +47,10 @@ class Fake:
         program.chmod(program.stat().st_mode | stat.S_IXUSR)
         return str(program)
 
-    def start(self, load: BenchWorkload, run: str = HONEST, before: str = "") -> Peer:
-        choice = PeerChoice.parse(f"vllm={self.python(run, before)}")
+    def start(
+        self, load: BenchWorkload, run: str = HONEST, before: str = "", name: str = "vllm"
+    ) -> Peer:
+        choice = PeerChoice.parse(f"{name}={self.python(run, before)}")
         return Peer(choice, self.folder, [load], dtype="float32", threads=1, max_model_len=64)
 
     @property

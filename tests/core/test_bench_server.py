@@ -108,14 +108,15 @@ async def test_all_that_a_workload_says_of_sampling_is_asked_by_the_names_of_our
     }
     shared = {*WorkloadRequest.__struct_fields__} & {*SamplingParams.__struct_fields__}
     assert set(said) == shared <= {*CompletionRequest.__struct_fields__}
-    params = msgspec.convert(said, SamplingParams, strict=False)
+    asked = msgspec.convert({"tokens": [1, 2], **said}, WorkloadRequest, strict=False)
+    plain = WorkloadRequest(tokens=[1, 2])
     with serving() as stub:
         async with Server(stub.url, api_key=None, timeout=5) as server:
-            await server.ask(BenchRequest(prompt=[1, 2], params=params, priority=2))
-            await server.ask(BenchRequest(prompt=[1, 2], params=SamplingParams()))
+            await server.ask(BenchRequest(prompt=[1, 2], params=asked.params(), priority=2))
+            await server.ask(BenchRequest(prompt=[1, 2], params=plain.params()))
     for body in stub.bodies:
         del body["stream"], body["stream_options"], body["model"], body["prompt"]
-    assert stub.bodies == [{**said, "priority": 2}, {"max_tokens": 128, "temperature": 1.0}]
+    assert stub.bodies == [{**said, "priority": 2}, {"max_tokens": 64, "temperature": 0.0}]
 
 
 async def test_what_json_cannot_say_is_a_failure_with_a_name() -> None:

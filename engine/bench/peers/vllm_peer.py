@@ -40,7 +40,7 @@ def load(job: dict[str, Any]) -> tuple[str, wire.Run]:
 
     def run(requests: wire.Requests) -> tuple[float, list[int]]:
         engine.reset_prefix_cache()
-        params = [vllm.SamplingParams(**request["params"]) for request in requests]
+        params = [vllm.SamplingParams(**by_ids(request["params"])) for request in requests]
         prompts = [{"prompt_token_ids": request["prompt"]} for request in requests]
         began = perf_counter()
         answers = engine.generate(prompts, params, use_tqdm=False)
@@ -48,6 +48,12 @@ def load(job: dict[str, Any]) -> tuple[str, wire.Run]:
         return seconds, [len(answer.outputs[0].token_ids) for answer in answers]
 
     return f"vllm {vllm.__version__}", run
+
+
+def by_ids(params: dict[str, Any]) -> dict[str, Any]:
+    """``params`` with numbers for token ids, which are texts where they are keys of JSON."""
+    bias = params.get("logit_bias", {})
+    return {**params, "logit_bias": {int(token): value for token, value in bias.items()} or None}
 
 
 if __name__ == "__main__":

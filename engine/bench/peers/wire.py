@@ -6,9 +6,10 @@
     says          {"seconds": 1.5, "outputs": [32, …]}  tokens that each request got
     or            {"error": "…", "missing": "vllm"}     and ends; ``missing`` if not installed
 
-``job.json`` holds ``model``, ``dtype``, ``threads``, ``max_model_len``, ``skip_tokenizer`` and
-``workloads``: by name, a list of ``{"prompt": [ids], "params": {...}}``. What the engine prints by
-itself goes to stderr.
+``job.json`` holds ``model``, ``dtype``, ``threads``, ``max_model_len``, ``skip_tokenizer``,
+``warm_up``, a request ``{"prompt": [ids], "params": {...}}``, and ``workloads``: by name, a list of
+such requests. Parameters at their default are left out, but for ``max_tokens`` and ``temperature``.
+What the engine prints by itself goes to stderr.
 """
 
 import json
@@ -36,9 +37,8 @@ def main(load: Load) -> None:
         with open(sys.argv[1], encoding="utf-8") as file:
             job = json.load(file)
         name, run = load(job)
-        warm = {"temperature": 0.0, "max_tokens": 4, "ignore_eos": True}
-        run([{"prompt": [5] * 16, "params": warm}])
-        run([{"prompt": [7] * 20, "params": warm}] * 4)
+        for count in (1, 4):
+            run([job["warm_up"]] * count)
         say({"ready": name})
         for line in sys.stdin:
             seconds, outputs = run(job["workloads"][json.loads(line)["workload"]])
