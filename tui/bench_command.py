@@ -236,7 +236,7 @@ def _bench_offline(args: argparse.Namespace, repeats: int) -> int:
             peers=peers,
             progress=progress,
         )
-    results.model, results.notes = model, notes
+    results.model, results.notes = model, [*notes, *results.notes]
     _print(results, show_offline(results), args.json)
     return 0
 

@@ -28,7 +28,8 @@ _SETTLE = 0.2  # seconds until the threads of the last forward pass have gone to
 
 
 class PeerReport(msgspec.Struct):
-    """A peer's reports, and by workload how many times faster than it we are."""
+    """A peer's reports, and by workload how many times faster than it we are: in output tokens a
+    second, as answers that end by themselves need not be equally long."""
 
     name: str
     workloads: list[Report]
@@ -110,6 +111,13 @@ def run_offline(
         engine=flags,
         workloads=reports[OURS],
         peers=[_beside(name, reports[name], reports[OURS]) for name in names[1:]],
+        notes=[
+            f"{workload.name}: {peer.name} does not heed {', '.join(ignored)} of every request, "
+            "so it did other work"
+            for peer in others
+            for workload in workloads
+            if (ignored := peer.ignores(workload))
+        ],
     )
 
 
@@ -124,4 +132,5 @@ def _engine(
 
 def _beside(name: str, theirs: list[Report], ours: list[Report]) -> PeerReport:
     pairs = zip(ours, theirs, strict=True)
-    return PeerReport(name, theirs, {a.workload: b.seconds / a.seconds for a, b in pairs})
+    ratios = {a.workload: a.output_tokens_per_s / b.output_tokens_per_s for a, b in pairs}
+    return PeerReport(name, theirs, ratios)

@@ -18,7 +18,7 @@ from minisgl_tui.engine.bench.measures import RunFailed
 from minisgl_tui.engine.bench.offline import OfflineEngine
 from minisgl_tui.engine.bench.peer import PeerChoice
 from minisgl_tui.engine.bench.report import show_offline
-from minisgl_tui.engine.bench.workloads import BenchRequest, BenchWorkload
+from minisgl_tui.engine.bench.workloads import BenchRequest, BenchWorkload, choose
 from minisgl_tui.engine.errors import UserError
 from minisgl_tui.engine.loader import open_checkpoint
 from minisgl_tui.engine.model_store import no_progress
@@ -40,7 +40,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def engine(tiny: Path) -> OfflineEngine:
     made = OfflineEngine(tiny, SETTINGS, no_progress)
-    made.warm_up()
+    made.warm_up(SHARED)
     return made
 
 
@@ -89,6 +89,17 @@ def test_a_request_that_gets_too_little_fails_the_run(tiny: Path) -> None:
     with pytest.raises(RunFailed, match="workload load, request 1:"):
         small.run(workload(request([5] * 30, 20)))
     assert small.run(workload(request([5] * 20, 2))).output_tokens == 2
+
+
+def test_the_warm_up_takes_no_more_room_than_the_workload(tmp_path: Path, file: str) -> None:
+    make_checkpoint("llama", tmp_path, max_position_embeddings=6, vocab_size=10)
+    (three,), _ = choose([file], 10, 6, lambda request: request.tokens or [])
+    for settings in (SETTINGS, {**SETTINGS, "num_blocks": 1, "block_size": 8}):
+        engine = OfflineEngine(tmp_path, settings, no_progress)
+        engine.warm_up(three)
+        assert engine.run(three).cached_tokens == 0
+    with pytest.raises(UserError, match="workload load, request 1: the prompt has 7 tokens"):
+        engine.warm_up(workload(request([5] * 7)))
 
 
 def test_a_model_costs_what_its_shapes_say(tiny: Path) -> None:
@@ -152,11 +163,53 @@ def test_a_peer_takes_turns_with_us_and_is_compared(tiny: Path, tmp_path: Path) 
         progress=lambda stage, fraction: stages.append(stage),
     )
     (peer,) = results.peers
-    assert peer.ratios == {"load": 0.5 / results.workloads[0].seconds}
+    rate = results.workloads[0].output_tokens_per_s
+    assert peer.ratios == pytest.approx({"load": rate / (32 / 0.5)})
+    assert results.notes == []
     assert [stage for stage in stages if ", repeat" in stage] == [
         f"load, repeat {n} of 2: {name}" for n in (1, 2) for name in ("minisgl-tui", peer.name)
     ]
     assert "fake 1.0 of float32  ratio" in show_offline(results)
+
+
+def test_a_peer_that_gave_less_or_did_other_work_is_not_taken_for_faster(
+    tiny: Path, tmp_path: Path
+) -> None:
+    params = SamplingParams(temperature=0, max_tokens=8, stop_token_ids=tuple(range(199)))
+    load = workload(BenchRequest(prompt=[5], params=params, priority=1))  # ends after one token
+    results = run_offline(
+        tiny,
+        open_checkpoint(tiny),
+        [load],
+        SETTINGS,
+        repeats=1,
+        threads=1,
+        peers=[PeerChoice.parse(f"vllm={Fake(tmp_path).python()}")],  # gives all eight
+    )
+    (peer,), (ours,) = results.peers, results.workloads
+    assert ours.output_tokens == 1
+    assert peer.ratios == pytest.approx({"load": (1 / ours.seconds) / (8 / 0.5)})
+    assert results.notes == [
+        "load: fake 1.0 of float32 does not heed priority of every request, so it did other work"
+    ]
+
+
+@pytest.mark.long
+def test_transformers_counts_to_the_end_of_an_answer(tiny: Path) -> None:
+    params = SamplingParams(temperature=0, max_tokens=40)
+    open_ended = workload(*(BenchRequest(prompt=[n, 3], params=params) for n in range(3, 35)))
+    results = run_offline(
+        tiny,
+        open_checkpoint(tiny),
+        [open_ended],
+        SETTINGS,
+        repeats=1,
+        threads=1,
+        peers=[PeerChoice.parse("transformers")],
+    )
+    (peer,), (ours,) = results.peers, results.workloads
+    assert ours.output_tokens < open_ended.output_tokens
+    assert peer.workloads[0].output_tokens == ours.output_tokens
 
 
 def command(*words: str) -> list[str]:
@@ -226,5 +279,6 @@ def test_transformers_runs_beside_it_and_gives_what_was_asked(tiny: Path) -> Non
     (theirs,) = peer.workloads
     assert theirs.output_tokens == 3 + 6 + 40
     assert len(theirs.repeats) == 2
-    assert peer.ratios == {"load": theirs.seconds / results.workloads[0].seconds}
+    ours = results.workloads[0]
+    assert peer.ratios == {"load": ours.output_tokens_per_s / theirs.output_tokens_per_s}
     assert peer.name in show_offline(results)
