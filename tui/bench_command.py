@@ -36,7 +36,7 @@ _MAX_REPEATS, _MAX_CONCURRENCY, _MAX_THREADS, _MAX_STREAMS = 1000, 4096, 1024, 1
 _MAX_RUNNING, _MAX_STEPS = 1024, 1_000_000
 _VOCABULARY, _CONTEXT = 49_152, 1 << 20  # of a server that says nothing about its model
 
-CORE_FLAGS = ("running", "nodes", "blocks")
+CORE_FLAGS = {"running": 1 << 14, "nodes": 1_000_000, "blocks": 10_000_000}  # and their most
 URL_FLAGS = ("api_key", "concurrency", "request_rate", "timeout", "tokenizer", "text")
 OFFLINE_FLAGS = ("threads", "peer")
 SERVER_FLAGS = ("streams", "step_ms")
@@ -133,7 +133,7 @@ def _add_url_flags(flags: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the benchmark that the flags ask for; returns the exit code."""
     kinds = ("core", "overhead", "watch", "tui", "seek", "url")
-    chosen = [f"--{name}" for name in kinds if getattr(args, name)]
+    chosen = [f"--{name}" for name in kinds if getattr(args, name) not in (None, False)]
     if len(chosen) > 1:
         raise UserError(f"{' and '.join(chosen)} are benchmarks apart; give one of them")
     modelless = (*ENGINE_FLAGS, *URL_FLAGS, *OFFLINE_FLAGS, "model", "workload")
@@ -164,7 +164,7 @@ def run(args: argparse.Namespace) -> int:
             unused = (name for name in modelless if name != "model")
             _refuse(args, unused, "not for --watch; leave it out")
             return _bench_watch(args)
-        if args.url:
+        if args.url is not None:
             _refuse(
                 args,
                 (*OFFLINE_FLAGS, *ENGINE_FLAGS),
@@ -207,7 +207,7 @@ def _bench_offline(args: argparse.Namespace, repeats: int) -> int:
     peers = [PeerChoice.parse(text) for text in args.peer or []]
     flags = given_flags(args)
     check_settings(flags)
-    model = args.model or DEFAULT_MODEL
+    model = DEFAULT_MODEL if args.model is None else args.model
     model_store.check(model)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     threads = _whole(args.threads, cores or 1, _MAX_THREADS, "--threads")
@@ -344,7 +344,7 @@ def _bench_watch(args: argparse.Namespace) -> int:
     step_ms = _positive(args.step_ms, "--step-ms", 1000)
     if step_ms:
         _refuse(args, ("model",), "not with --step-ms, which runs no model; leave it out")
-    model = args.model or DEFAULT_MODEL
+    model = DEFAULT_MODEL if args.model is None else args.model
     model_store.check(model)
 
     @contextmanager
@@ -400,10 +400,11 @@ def _bench_seek(args: argparse.Namespace) -> int:
 
 def _sizes(args: argparse.Namespace) -> dict[str, Any]:
     """How large a load is asked for."""
-    sizes = {name: value for name in CORE_FLAGS if (value := getattr(args, name)) is not None}
-    if any(value < 1 for value in sizes.values()):
-        raise UserError("--running, --nodes and --blocks must be at least 1")
-    return sizes
+    return {
+        name: _whole(value, 1, most, f"--{name}")
+        for name, most in CORE_FLAGS.items()
+        if (value := getattr(args, name)) is not None
+    }
 
 
 def _bench_core(args: argparse.Namespace) -> int:

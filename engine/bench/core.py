@@ -12,6 +12,7 @@ from statistics import median
 
 from ..config import EngineConfig
 from ..engine import Engine
+from ..errors import UserError
 from ..events import Listener, StepRecord
 from ..plan import Plan, Runner, StepOutput
 from ..radix import Node
@@ -19,6 +20,7 @@ from ..request import Request
 from ..sampling import SamplingParams
 
 BLOCK_SIZE = 16
+LONGEST = 256  # tokens of a prompt
 ENDLESS = SamplingParams(max_tokens=1_000_000)
 
 
@@ -63,7 +65,7 @@ def loaded_engine(
     running: int, nodes: int, blocks: int, listener: Listener | None = None
 ) -> Engine:
     """An engine with ``running`` requests decoding and ``nodes`` nodes of prefixes in its tree;
-    ``listener`` hears all of it from the start."""
+    ``listener`` hears all of it from the start. Raises UserError where they do not fit."""
     config = EngineConfig(
         block_size=BLOCK_SIZE,
         num_blocks=blocks,
@@ -74,13 +76,22 @@ def loaded_engine(
     engine = Engine(config, NullRunner())
     if listener is not None:
         engine.log.listen(listener)
+    if config.capacity < LONGEST:
+        raise UserError(_too_small(engine, f"a prompt of {LONGEST} tokens"))
     _grow_tree(engine, nodes)
     rng = random.Random(1)
     for i in range(running):
-        engine.submit([i, *_ids(rng, rng.randrange(32, 256))], ENDLESS)
-    while engine.scheduler.waiting:
+        engine.submit([i, *_ids(rng, rng.randrange(32, LONGEST))], ENDLESS)
+    while waiting := len(engine.scheduler.waiting):
         engine.step()
+        if len(engine.scheduler.waiting) >= waiting:
+            raise UserError(_too_small(engine, f"{running} requests to decode at once"))
     return engine
+
+
+def _too_small(engine: Engine, what: str) -> str:
+    blocks = engine.config.num_blocks
+    return f"a pool of {blocks} blocks is too small for {what}; give more blocks or ask for less"
 
 
 def _grow_tree(engine: Engine, nodes: int) -> None:
@@ -88,11 +99,13 @@ def _grow_tree(engine: Engine, nodes: int) -> None:
     rng = random.Random(0)
     heads = [_ids(rng, 2 * BLOCK_SIZE) for _ in range(max(1, nodes // 50))]
     one = SamplingParams(max_tokens=1)
-    while engine.cache.tree.num_nodes < nodes:
-        for _ in range(min(1000, nodes - engine.cache.tree.num_nodes)):
+    while (had := engine.cache.tree.num_nodes) < nodes:
+        for _ in range(min(1000, nodes - had)):
             engine.submit([*rng.choice(heads), *_ids(rng, BLOCK_SIZE + 1)], one)
         while engine.has_work():
             engine.step()
+        if engine.cache.tree.num_nodes <= had:  # what comes evicts as much
+            raise UserError(_too_small(engine, f"{nodes} nodes in the tree"))
 
 
 def _ids(rng: random.Random, count: int) -> list[int]:

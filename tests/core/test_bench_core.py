@@ -1,6 +1,8 @@
 """The core benchmark runs, and the cost of the tree grows as it should: counted, not timed."""
 
+import pytest
 from minisgl_tui.engine.bench.core import loaded_engine, measure
+from minisgl_tui.engine.errors import UserError
 
 
 def test_it_reports_every_figure_for_the_size_asked_for() -> None:
@@ -14,6 +16,21 @@ def test_it_reports_every_figure_for_the_size_asked_for() -> None:
         "evict_us_200_nodes",
     } <= set(results)
     assert all(value > 0 for value in results.values())
+
+
+@pytest.mark.parametrize(
+    ("running", "nodes", "blocks", "what"),
+    [
+        (1, 900, 300, "900 nodes in the tree"),
+        (90, 20, 300, "90 requests to decode at once"),
+        (1, 1, 15, "a prompt of 256 tokens"),
+    ],
+)
+def test_a_pool_too_small_for_the_load_is_told(
+    running: int, nodes: int, blocks: int, what: str
+) -> None:
+    with pytest.raises(UserError, match=f"a pool of {blocks} blocks is too small for {what}"):
+        loaded_engine(running, nodes, blocks)
 
 
 def comparisons_per_eviction(nodes: int) -> float:
