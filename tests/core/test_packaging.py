@@ -65,7 +65,7 @@ def test_help_loads_nothing_slow() -> None:
         (["serve", "--drain", "-1"], "--drain is -1.0; it must be from 0 to 3600"),
         (["serve", "--host", "nowhere.invalid"], "cannot listen on --host nowhere.invalid --port"),
         (["bench", "--repeats", "0"], "--repeats is 0; it must be from 1 to 1000"),
-        (["bench", "--core", "--nodes", "0"], "must be at least 1"),
+        (["bench", "--core", "--nodes", "0"], "must be from 1 to 1000000"),
         (["bench", "--core", "--eviction-policy", "nope"], "choose one of: lru"),
         (["models", "pull", "nope"], "unknown model 'nope'"),
         (["--prompt", "a", "--demo", "b"], "not allowed with argument --prompt"),
