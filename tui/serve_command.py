@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..engine import model_store
+from ..engine.asking import bearer
 from ..engine.errors import UserError
 from .engine_flags import (
     API_KEY_VARIABLE,
@@ -45,7 +46,7 @@ def add_parser(commands: Any) -> None:
     )
     serve.add_argument(
         "--api-key",
-        default=os.environ.get(API_KEY_VARIABLE),
+        default=os.environ.get(API_KEY_VARIABLE) or None,
         metavar="KEY",
         help=f"clients must send it; better kept in {API_KEY_VARIABLE}",
     )
@@ -131,7 +132,7 @@ def run(args: argparse.Namespace) -> int:
         host=args.host,
         port=args.port,
         model_name=args.served_model_name or model_name(args.model),
-        api_key=args.api_key or None,
+        api_key=args.api_key,
         cors=tuple(args.cors),
         max_queued=args.max_queued_requests,
         max_body=args.max_request_mb << 20,
@@ -172,6 +173,8 @@ def _check(args: argparse.Namespace) -> None:
         raise UserError("--debug-control needs --debug: who may not watch cannot stop anything")
     if args.debug_redact and not (args.debug or args.tui or args.record):
         raise UserError("--debug-redact is for what --debug shows or --record writes: add one")
+    if args.api_key is not None and not bearer(args.api_key):
+        raise UserError("--api-key is empty; give a key, or leave it out to let everybody in")
     for name, low, high in (
         ("port", 0, 65535),
         ("max_queued_requests", 0, 1_000_000),

@@ -61,6 +61,8 @@ def test_help_loads_nothing_slow() -> None:
         (["--frobnicate"], "unrecognized arguments: --frobnicate"),
         ([], "run draws on a terminal, and this is none"),
         (["serve", "--model", "nope"], "unknown model 'nope'"),
+        (["serve", "--api-key", ""], "--api-key is empty"),
+        (["serve", "--api-key", "\u043a"], "characters other than printable ASCII"),
         (["serve", "--port", "70000"], "--port is 70000; it must be from 0 to 65535"),
         (["serve", "--drain", "-1"], "--drain is -1.0; it must be from 0 to 3600"),
         (["serve", "--host", "nowhere.invalid"], "cannot listen on --host nowhere.invalid --port"),

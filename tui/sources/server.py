@@ -162,7 +162,7 @@ class DebugServer:
         try:
             models = (await self._client.get(f"{self.url}/v1/models")).json()
             owner = str(models["data"][0]["owned_by"])
-        except (httpx2.HTTPError, ValueError, LookupError, TypeError):
+        except (httpx2.HTTPError, ValueError, LookupError, TypeError, RecursionError):
             pass
         if owner == OURS:
             return f"{self.url} serves without its debug routes: start it with serve --debug"
@@ -182,7 +182,7 @@ def _version_of(body: bytes | str) -> int | None:
     """The version of the protocol that a state is written in; None if it is no state."""
     try:
         return msgspec.json.decode(body, type=_Head).header.v
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 
 
