@@ -94,6 +94,12 @@ class BlockInquiry(Inquiry):
         used = f"{f'hit {hits}' if node.hits else 'never hit'}, last used in step {node.last_used}"
         yield Cause(0, f"Node {id} has {blocks}, held by {held}; {used}.", made, me)
         yield from self._quote(1, made, me)
+        if grown := sum(1 for _ in self._all("node", id, ev.Extended)):
+            times = "once" if grown == 1 else f"{grown} times"
+            yield Cause(1, f"It grew {times} since.", self._last("node", id, ev.Extended), me)
+        if cut := self._last("node", id, ev.Evicted):
+            yield from self._quote(1, cut, me)
+            yield from self._behind_eviction(2, cut)
         if not node.pinned:
             order = state.config.eviction_policy
             yield Cause(1, f"Nobody holds it: it can be evicted, in the order of {order}.")

@@ -137,19 +137,28 @@ def request_id(text: str) -> int:
 def _step(screen: "MainScreen", text: str) -> None:
     count = whole(text, "the number of steps") if text else 1
     screen.check("step")
-    screen.source.step(count)
+    if screen.store.follows:
+        screen.source.step(count)
+    else:
+        screen.step_in_past(count)
 
 
 def _play(screen: "MainScreen", text: str) -> None:
     rate = speed(text) if text else screen.rate
     screen.check("play")
     screen.rate = rate
-    screen.source.play(rate)
+    if screen.store.follows:
+        screen.source.play(rate)
+    else:
+        screen.play_past()
 
 
 def _pause(screen: "MainScreen", text: str) -> None:
-    screen.check("pause")
-    screen.source.pause()
+    if screen.plays_past:
+        screen.stay()
+    else:
+        screen.check("pause")
+        screen.source.pause()
 
 
 def _rate(screen: "MainScreen", text: str) -> None:
@@ -158,7 +167,10 @@ def _rate(screen: "MainScreen", text: str) -> None:
 
 def _until(screen: "MainScreen", text: str) -> None:
     screen.check("until")
-    screen.source.until(text)
+    if screen.store.follows:
+        screen.source.until(text)
+    else:
+        screen.hunt_for(text)
 
 
 def _break(screen: "MainScreen", text: str) -> None:

@@ -7,7 +7,7 @@ of the run, not of a hunt.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 
 from ..engine.breakpoints import Breakpoint, Breakpoints
 from ..engine.conditions import parse
@@ -19,13 +19,14 @@ STRETCH = 64  # records that are looked through before those before them, backwa
 
 
 class Hunt:
-    """The next place after ``start``, or before it if ``back``, where one of ``conditions`` stops.
+    """The next place after ``start``, or before it if ``back``, where one of ``conditions`` stops,
+    which come by the ids of their breakpoints.
 
     Call `go_on` until it says that it is done; ``found`` is the place, None if there is none.
     """
 
     def __init__(
-        self, past: History, start: Position, conditions: Sequence[str], back: bool = False
+        self, past: History, start: Position, conditions: Mapping[int, str], back: bool = False
     ) -> None:
         self.found: Stop | None = None
         self.at = start
@@ -51,7 +52,7 @@ class Hunt:
 
     def _armed(self) -> Breakpoints:
         breakpoints = Breakpoints()
-        for id, condition in enumerate(self._conditions, 1):
+        for id, condition in self._conditions.items():
             breakpoints.add(Breakpoint(id, parse(condition)))
         return breakpoints
 

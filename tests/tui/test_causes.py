@@ -5,7 +5,7 @@ import random
 import pytest
 from helpers import Bench
 from minisgl_tui.engine import events as ev
-from minisgl_tui.engine.chronicle import Chronicle
+from minisgl_tui.engine.chronicle import ALL, Chronicle
 from minisgl_tui.engine.config import EngineConfig
 from minisgl_tui.engine.events import Position, StepRecord
 from minisgl_tui.engine.history import History
@@ -113,6 +113,22 @@ def test_an_evicted_prefix_names_the_eviction_and_for_whom() -> None:
     event = run[1].event_at(evicted.position)
     assert isinstance(event, ev.Evicted) and event.for_req == 1
     assert "to make room for #1" in lines(causes)
+    assert "By the policy lru it was the first to go" in lines(causes)
+
+
+def test_a_node_that_lost_its_tail_names_the_eviction_and_for_whom() -> None:
+    small = EngineConfig(block_size=4, num_blocks=14, max_batch_tokens=20, max_model_len=256)
+    long = "Tell me about " + " ".join(f"word{i}" for i in range(36))
+    run = recorded(small, [SYSTEM, long], tokens=4, together=False)
+    record = run[1]
+    at, node = next(
+        (at, event.node)
+        for at in record.chronicle.of("notable", ALL)
+        if isinstance(event := record.event_at(at), ev.Evicted)
+        and event.node in record.state_at(at).nodes
+    )
+    causes = asked(run, "node", node, at)
+    assert any(c.position == at and "to make room for #1" in c.text for c in causes)
     assert "By the policy lru it was the first to go" in lines(causes)
 
 

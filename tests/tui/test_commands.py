@@ -335,6 +335,27 @@ async def test_until_runs_to_its_condition_or_says_that_it_was_not_reached(
         assert "not reached: step == 9999" in on.store.stops.why(on.store.state)
 
 
+async def test_commands_in_the_past_leave_the_present_alone() -> None:
+    async with running() as on:
+        await on.step(8)
+        live = on.store.newest
+        await command(on, "goto 1")
+        await command(on, "step 2")
+        assert on.store.position.step == 3
+        await command(on, "until step == 5")
+        await on.until(lambda: str(on.store.position) == "5:0")
+        assert any("· step == 5" in toast for toast in on.toasts())
+        await command(on, "goto 1")
+        await command(on, "play 16")
+        await on.until(lambda: on.store.position.step > 2)
+        await command(on, "pause")
+        assert not on.main.plays_past and not on.store.follows
+        await command(on, "until step == 9999")
+        await on.until(lambda: on.store.follows)
+        assert "step == 9999 does not come true after this: this is the end" in on.toasts()
+        assert on.store.newest == live and on.store.mode is Mode.PAUSED
+
+
 class _Recording(LocalSource):
     """As a recording does, it says that it takes no prompts and has no breakpoints."""
 

@@ -35,7 +35,7 @@ def all_stops(load: Load, conditions: list[str]) -> list[Position]:
 
 
 def hunted(past: History, start: Position, conditions: list[str], back: bool) -> Position | None:
-    found = Hunt(past, start, conditions, back)
+    found = Hunt(past, start, dict(enumerate(conditions, 1)), back)
     while not found.go_on(0.001):
         pass
     return Position(found.found.step, found.found.index) if found.found else None

@@ -83,9 +83,19 @@ class Travelling(Commanding):
         self.stay()
         self.go(towards(self.store.position), otherwise)
 
-    def step_in_past(self) -> None:
-        """A step forward in the record."""
-        self._stepped(self.store.past.step_after, "this is the end of the recording")
+    def step_in_past(self, count: int = 1) -> None:
+        """That many steps forward in the record, or as many as there are."""
+
+        def towards(position: Position) -> Position | None:
+            reached = None
+            for _ in range(count):
+                following = self.store.past.step_after(reached or position)
+                if following is None:
+                    break
+                reached = following
+            return reached
+
+        self._stepped(towards, "this is the end of the recording")
 
     def action_back(self) -> None:
         self._stepped(self.store.past.step_before, "this is the start")
@@ -194,12 +204,19 @@ class Travelling(Commanding):
         self.stay()
         store = self.store
         breakpoints = store.stops.breakpoints
-        conditions = [b.condition for b in breakpoints if b.enabled and not b.log_only]
+        conditions = {b.id: b.condition for b in breakpoints if b.enabled and not b.log_only}
         if not conditions:
             self.go(store.past.start if back else store.past.end)
             return
         hunt = Hunt(store.past, store.position, conditions, back)
-        self._begin(hunt, lambda: self._stopped(hunt))
+        where = "before" if back else "after"
+        self._begin(hunt, lambda: self._stopped(hunt, f"no breakpoint stops {where} this"))
+
+    def hunt_for(self, condition: str) -> None:
+        """Go to the next place where ``condition`` comes true. Raises `UserError` if it is none."""
+        hunt = Hunt(self.store.past, self.store.position, {0: condition})
+        self.stay()
+        self._begin(hunt, lambda: self._stopped(hunt, f"{condition} does not come true after this"))
 
     def _begin(self, hunt: Hunt | Search, arrive: Callable[[], None]) -> None:
         """Go on with ``hunt`` until it is over, then ``arrive``."""
@@ -222,18 +239,19 @@ class Travelling(Commanding):
             self.store.hunting = f"looking for the next {what}: {hunt.at} · any move ends it"
             self.sync()
 
-    def _stopped(self, hunt: Hunt) -> None:
-        """Show what ``hunt`` has found."""
-        if hunt.found is not None:
-            self.go(Position(hunt.found.step, hunt.found.index))
-            self.tell(hunt.found.text)
-            self.show_stop(hunt.found)
+    def _stopped(self, hunt: Hunt, nothing: str) -> None:
+        """Show what ``hunt`` has found; ``nothing`` says that it has not."""
+        stop = hunt.found
+        if stop is not None:
+            self.go(Position(stop.step, stop.index))
+            self.tell(stop.text if stop.breakpoint else f"{stop.what} · {stop.condition}")
+            self.show_stop(stop)
         elif hunt.back:
             self.go(self.store.past.start)
-            self.tell("no breakpoint stops before this: this is the start")
+            self.tell(f"{nothing}: this is the start")
         else:
             self.go(self.store.past.end)
-            self.tell("no breakpoint stops after this: this is the end")
+            self.tell(f"{nothing}: this is the end")
 
     def action_go_back(self) -> None:
         self.hunt(back=True)
