@@ -1,12 +1,12 @@
 """A fork and the recorded run beside each other: as lines of text, and as plain data."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
 
 from ..engine.fork import Figures, Fork
-from ..engine.fork.figures import Figure, RequestFigures
+from ..engine.fork.figures import ANSWERED, FAILED, Figure, RequestFigures
 from ..engine.wording import plural
 from .text import pad
 from .views.statistics import duration
@@ -64,14 +64,14 @@ def comparison(name: str, fork: Fork) -> list[str]:
         "",
         f"{'':{_NAME}}{'recorded':>{_CELL}}{'fork':>{_CELL}}",
     ]
-    for a, b in zip(fork.recorded.all(), fork.figures.all(), strict=True):
+    for a, b, verdict in judged(fork):
         line = f"{a.name:{_NAME}}{shown(a):>{_CELL}}{estimated(b, fork):>{_CELL}}"
-        lines.append(f"{line}  {verdict(a, b)}".rstrip())
+        lines.append(f"{line}  {verdict}".rstrip())
     changed = most_changed(fork.recorded, fork.figures)
     if changed:
         lines += ["", f"changed most, of {plural(len(changed), 'request')}"]
         lines += [line for pair in changed[:MOST] for line in request_lines(pair, fork)]
-    return [*lines, "", *fork.notes]
+    return [*lines, "", *notes(fork)]
 
 
 def request_lines(pair: Changed, fork: Fork) -> list[str]:
@@ -134,8 +134,26 @@ def estimated(figure: Figure, fork: Fork) -> str:
     return ("~" if guessed else "") + shown(figure)
 
 
-def verdict(before: Figure, after: Figure) -> str:
-    """By how much it differs, and whether that is for the better."""
+def judged(fork: Fork) -> Iterator[tuple[Figure, Figure, str]]:
+    """Each figure of both runs, by how much it differs and, where that can be said, whether for the
+    better: what fewer answers cost says nothing."""
+    fewer = _answers_fewer(fork)
+    for a, b in zip(fork.recorded.all(), fork.figures.all(), strict=True):
+        yield a, b, _verdict(a, b, not fewer or a.name in (ANSWERED, FAILED))
+
+
+def notes(fork: Fork) -> list[str]:
+    """What has to be said of the figures."""
+    fewer = ["The fork answers fewer requests: what it costs less is no gain."]
+    return [*(fewer if _answers_fewer(fork) else []), *fork.notes]
+
+
+def _answers_fewer(fork: Fork) -> bool:
+    before, after = ({f.name: f.value or 0 for f in r.all()} for r in (fork.recorded, fork.figures))
+    return after[ANSWERED] < before[ANSWERED]
+
+
+def _verdict(before: Figure, after: Figure, judge: bool) -> str:
     a, b = before.value, after.value
     if a is None or b is None or a == b or (before.unit == "s" and max(a, b) < UNFELT):
         return ""
@@ -147,7 +165,7 @@ def verdict(before: Figure, after: Figure) -> str:
         return "about the same"
     else:
         by = f"{b / a - 1:+.0%}"
-    if not before.better:
+    if not (before.better and judge):
         return by
     return f"{by:14}{'better' if (b - a) * before.better > 0 else 'worse'}"
 

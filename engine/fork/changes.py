@@ -76,7 +76,7 @@ class Changes(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     def __str__(self) -> str:
         told = [f"{name}={value}" for name, value in self.settings.items()]
-        told += [f"{pattern!r} → {text!r}" for pattern, text in self.replace]
+        told += [f"“{pattern}” → “{text}”" for pattern, text in self.replace]
         return " ".join(told) or "nothing changed"
 
 

@@ -15,6 +15,7 @@ from .. import events as ev
 from ..state import EngineState
 from ..stats import Statistics, percentile
 
+ANSWERED, FAILED = "answered to the end", "failed or refused"
 UNKNOWN = "the recording knows no more of its answer"  # why a fork ends a request
 
 
@@ -120,9 +121,9 @@ class Figures:
         cut = sum(r.message == UNKNOWN for r in self.requests.values())
         live = sum(not r.reason for r in self.requests.values())
         figures = [
-            Figure("answered to the end", answered, "", 1),
+            Figure(ANSWERED, answered, "", 1),
             Figure("aborted", ended.get("abort", 0) - cut),
-            Figure("failed or refused", ended.get("error", 0) + stats.refused, "", -1),
+            Figure(FAILED, ended.get("error", 0) + stats.refused, "", -1),
             Figure("not answered to the end", live + cut),
             Figure("steps", stats.steps),
             Figure("time", self.seconds, "s", -1),

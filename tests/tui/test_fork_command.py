@@ -36,6 +36,18 @@ def test_both_runs_stand_side_by_side(run: str, capsys: pytest.CaptureFixture[st
     assert " on batches differ and times are estimated" in out
 
 
+def test_what_fewer_answers_cost_is_no_gain(run: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fork", run, "--num-blocks", "2"]) == 0
+    out = capsys.readouterr().out
+    figures = rows(out)
+    assert (
+        figures["failed or refused"][:2] == ["0", "4"] and "worse" in figures["failed or refused"]
+    )
+    assert figures["prefill tokens computed"][1] == "0"
+    assert "better" not in out
+    assert "The fork answers fewer requests: what it costs less is no gain." in out
+
+
 def test_nothing_changed_gives_the_same_twice(run: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fork", run, "--at", "50%"]) == 0
     out = capsys.readouterr().out

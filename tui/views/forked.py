@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from ...engine.wording import plural
-from ..fork_report import MOST, estimated, most_changed, request_lines, shown, verdict
+from ..fork_report import MOST, estimated, judged, most_changed, notes, request_lines, shown
 from ..forking import Forked, Side
 from ..selection import Target
 from ..store import Store
@@ -103,8 +103,8 @@ class ForkFigures(View):
             [(pad("", name) + pad_left("run", _CELL) + pad_left("fork", _CELL), "heading")]
         ]
         self._lines = []
-        for a, b in zip(fork.recorded.all(), fork.figures.all(), strict=True):
-            told = " ".join(verdict(a, b).split())
+        for a, b, verdict in judged(fork):
+            told = " ".join(verdict.split())
             style = {"better": "good", "worse": "bad"}.get(told.rpartition(" ")[2], "dim")
             cells = pad_left(shown(a), _CELL) + pad_left(estimated(b, fork), _CELL)
             self._lines.append(
@@ -116,7 +116,7 @@ class ForkFigures(View):
             self._lines += [[], [(words, "heading")]]
             rows = [row for pair in changed[:MOST] for row in request_lines(pair, fork)]
             self._lines += [[(row, "text")] for row in rows]
-        for note in fork.notes:
+        for note in notes(fork):
             self._lines += [[], *([(part, "dim")] for part in wrap(note, width))]
 
     @property
