@@ -394,9 +394,10 @@ class RecordTo(NamedTuple):
     path: Path
     overwrite: bool = False
 
-    def check(self) -> None:
-        """Refuse at once what `open` would refuse when the model is loaded."""
-        check_path(self.path, self.overwrite)
+    def check(self, flag: str) -> None:
+        """Refuse at once what `open` would refuse when the model is loaded. ``flag`` asked for
+        it."""
+        check_path(self.path, self.overwrite, flag)
 
     @contextmanager
     def open(

@@ -115,7 +115,7 @@ def record_to(args: argparse.Namespace) -> RecordTo | None:
     if args.record is None:
         return None
     wanted = RecordTo(args.record, args.overwrite)
-    wanted.check()
+    wanted.check(getattr(args, "record_flag", "--record"))
     return wanted
 
 

@@ -37,7 +37,7 @@ def add_parser(commands: Any) -> None:
     add_key_flag(watching)
     add_workload_flags(record)
     add_engine_flags(record)
-    record.set_defaults(command=_record, defaults=record.get_default)
+    record.set_defaults(command=_record, defaults=record.get_default, record_flag="--output")
 
 
 def _record(args: argparse.Namespace) -> int:

@@ -9,8 +9,13 @@ from .screens.layout import SMALLEST
 
 def check_terminal(command: str) -> None:
     """Raise `UserError` if ``command`` has no terminal to draw on, or one that is too small."""
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise UserError(f"{command} draws on a terminal, and this is none; start it in one")
+    names = ("stdin", "stdout", "stderr")  # the last is what Textual draws on
+    others = [name for name in names if not getattr(sys, name).isatty()]
+    if others:
+        raise UserError(
+            f"{command} draws on a terminal, and {others[0]} is none; start it in one, with "
+            "nothing redirected"
+        )
     width, height = shutil.get_terminal_size()
     least_width, least_height = SMALLEST
     if width < least_width or height < least_height:

@@ -14,6 +14,7 @@ Span = tuple[str, str]
 Line = list[Span]
 
 _SHOWN = {"\n": "↵", "\r": "␍", "\t": "⇥"}
+_PUNCTUATION = "“”–−…→≥"  # of our sentences; in a prompt it is no glyph of ours either
 
 
 class _Escapes:
@@ -31,7 +32,7 @@ def escape_texts(on: bool) -> None:
 @lru_cache(maxsize=4096)
 def _shown(char: str) -> str:
     """Itself, unless it would move the cursor, reorder the line or be invisible."""
-    if _Escapes.on and not (char.isascii() and char.isprintable()):
+    if _Escapes.on and not (char.isascii() and char.isprintable()) and char not in _PUNCTUATION:
         return char.encode("unicode_escape").decode()
     if char in _SHOWN:
         return _SHOWN[char]

@@ -59,7 +59,7 @@ def test_help_loads_nothing_slow() -> None:
         (["--schedule-policy", "lifo"], "'lifo' is not known; choose one of: fcfs"),
         (["--num-blocks", "many"], "invalid int value: 'many'; see `minisgl-tui run --help`"),
         (["--frobnicate"], "unrecognized arguments: --frobnicate"),
-        ([], "run draws on a terminal, and this is none"),
+        ([], "run draws on a terminal, and stdin is none"),
         (["serve", "--model", "nope"], "unknown model 'nope'"),
         (["serve", "--api-key", ""], "--api-key is empty"),
         (["serve", "--api-key", "\u043a"], "characters other than printable ASCII"),

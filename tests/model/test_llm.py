@@ -1,6 +1,9 @@
 """``LLM`` from Python: prompts in, completions out in the same order."""
 
+import re
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +138,14 @@ def test_a_pool_that_nobody_sized_says_what_it_takes(checkpoint: tuple[Path, Any
     (said,) = [stage for stage in stages if stage.startswith("KV pool")]
     assert f"{llm.engine.config.num_blocks} blocks of 16 tokens" in said
     assert "GB" in said and "cpu" in said and "--kv-memory" in said
+
+
+def test_the_first_example_of_the_readme_answers_as_it_says(smollm: Path):
+    text = (Path(__file__).parents[2] / "README.md").read_text()
+    code = text.partition("```python\n")[2].partition("```")[0]
+    (said,) = re.findall(r"print\(answer\.text, answer\.finish_reason\)  # (.+)", code)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.splitlines()[0] == said and done.returncode == 0, done.stderr
 
 
 def test_text_goes_in_and_comes_out(smollm: Path, monkeypatch: pytest.MonkeyPatch):

@@ -67,6 +67,12 @@ def test_states_that_a_glyph_tells_apart_stay_apart(family: list[str]) -> None:
     assert len({to_ascii(glyph) for glyph in family}) == len(set(family))
 
 
+def test_the_punctuation_of_our_sentences_is_kept_where_they_are_wrapped() -> None:
+    text.escape_texts(True)
+    (line,) = text.wrap("after “é█” – that is → here", 80)
+    assert to_ascii(line) == 'after "\\xe9\\u2588" - that is > here'
+
+
 def test_a_bound_stays_a_bound() -> None:
     assert to_ascii("entropy ≥ 1.25 bits") == "entropy >=1.25 bits"
 

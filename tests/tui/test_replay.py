@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -18,6 +19,7 @@ from minisgl_tui.tui.cli import main
 from minisgl_tui.tui.sources import recorded
 from minisgl_tui.tui.sources.recorded import RecordedCodec, RecordedSource
 from minisgl_tui.tui.store import Store
+from minisgl_tui.tui.terminal import check_terminal
 
 from .pilot import MEDIUM, NARROW, WIDE, running
 from .test_recording import WordSpeller
@@ -250,7 +252,16 @@ def test_a_dump_that_nobody_reads_to_its_end_is_no_error(tmp_path: Path) -> None
 
 def test_replay_wants_a_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["replay", str(tmp_path / "run.mtrace")]) == 2
-    assert "replay draws on a terminal, and this is none" in capsys.readouterr().err
+    assert "replay draws on a terminal, and stdin is none" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["stdin", "stdout", "stderr"])
+def test_no_stream_may_be_redirected(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for stream in ("stdin", "stdout", "stderr"):
+        there = stream != name
+        monkeypatch.setattr(sys, stream, SimpleNamespace(isatty=lambda there=there: there))
+    with pytest.raises(UserError, match=f"run draws on a terminal, and {name} is none"):
+        check_terminal("run")
 
 
 def test_opening_and_closing_leaves_no_file_open(tmp_path: Path) -> None:

@@ -135,9 +135,18 @@ def test_a_drawn_token_says_among_how_many_it_was_and_its_share_there() -> None:
     view = TokensView(0)
     request = RequestState(0, [1, 2], 1, SamplingParams(top_k=3), 0, 0.0)
     found = TokenLogprobs(log(0.1), [(2, log(0.1))], 3, 0.25)
-    assert view._drawn(request, found) == (
+    assert view._drawn(request, 2, found) == (
         "the model gave it 10.0 %; drawn among 3 left, where it had 25.0 %"
     )
+
+
+def test_a_greedy_token_says_whether_another_was_as_likely() -> None:
+    view = TokensView(0)
+    request = RequestState(0, [1, 2], 1, SamplingParams(temperature=0), 0, 0.0)
+    tied = TokenLogprobs(log(0.2), [(5, log(0.2)), (2, log(0.2))])
+    assert view._drawn(request, 2, tied).endswith("greedy takes the lowest id of the likeliest")
+    alone = TokenLogprobs(log(0.2), [(2, log(0.2)), (5, log(0.1))])
+    assert view._drawn(request, 2, alone).endswith("greedy takes the likeliest")
 
 
 def test_bars_and_percentages_never_show_nothing_for_something() -> None:

@@ -92,7 +92,7 @@ def test_why_the_server_did_not_start_is_the_last_line(terminal: Terminal, port:
         (["--theme", "ansi"], "--theme and --ascii are for the screens of --tui"),
         (["--debug-redact"], "--debug-redact is for what --debug shows or --record writes"),
         (["--debug-control"], "--debug-control needs --debug"),
-        (["--tui"], "serve --tui draws on a terminal, and this is none"),
+        (["--tui"], "serve --tui draws on a terminal, and stdin is none"),
     ],
 )
 def test_flags_that_need_others_are_refused(words: list[str], says: str) -> None:

@@ -195,6 +195,8 @@ class HelpScreen(Box[None]):
         ),
         Binding("ctrl+c", "app.quit", "Quit", tooltip="leave", id="help-quit", show=False),
         Binding("k", "up", "Up", tooltip="scroll up", id="help-up", show=False),
+        Binding("g", "top", "Top", tooltip="go to the top", id="help-top", show=False),
+        Binding("G", "bottom", "Bottom", tooltip="go to the end", id="help-bottom", show=False),
     ]
 
     def __init__(self, view: View | None = None) -> None:
@@ -230,3 +232,9 @@ class HelpScreen(Box[None]):
 
     def action_up(self) -> None:
         self.query_one("#help-box").scroll_up(animate=False)
+
+    def action_top(self) -> None:
+        self.query_one("#help-box").scroll_home(animate=False)
+
+    def action_bottom(self) -> None:
+        self.query_one("#help-box").scroll_end(animate=False)

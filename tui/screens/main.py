@@ -270,6 +270,8 @@ class MainScreen(Travelling):
         plays = self.store.mode is Mode.PLAYING if self.store.follows else self.plays_past
         if action.name == "play" and plays:
             return "pause"
+        if action.name == "live" and self.store.replays:
+            return "end"
         return "unzoom" if action.name == "zoom" and self.zoomed else action.footer
 
     def _watches(self, width: int) -> list[Line]:
@@ -291,7 +293,7 @@ class MainScreen(Travelling):
     def why_not(self, name: str) -> str:
         """Why the action would do nothing now; empty if it would do something."""
         store = self.store
-        if not store.follows and name in ("step", "play", "go_on"):
+        if not store.follows and name in ("step", "play", "go_on", "until"):
             return self.no_way_on()
         if store.over and name in _VERBS:
             return f"this run is over: {store.over}; {key('other_run-1')} shows the next"

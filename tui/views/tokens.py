@@ -201,9 +201,11 @@ class TokensView(View):
         if found is None:
             return lines
         bits, exact = entropy(found)
-        words = f"{self._drawn(request, found)} · entropy {'' if exact else '≥ '}{bits:.2f} bits"
+        words = (
+            f"{self._drawn(request, token, found)} · entropy {'' if exact else '≥ '}{bits:.2f} bits"
+        )
         lines += [[(part, "text")] for part in wrap(words, width)]
-        listed = sorted({*found.top, (token, found.logprob)}, key=lambda pair: -pair[1])
+        listed = sorted({*found.top, (token, found.logprob)}, key=lambda pair: (-pair[1], pair[0]))
         size = min(24, max(10, *(cell_len(self._text(t)) for t, _ in listed)))
         for t, value in listed[:_ALTERNATIVES]:
             here = t == token
@@ -220,10 +222,12 @@ class TokensView(View):
             lines.append([(f"  {pad('all others', size)} {percent(rest):>7}", "dim")])
         return lines
 
-    def _drawn(self, request: RequestState, found: TokenLogprobs) -> str:
+    def _drawn(self, request: RequestState, token: int, found: TokenLogprobs) -> str:
         share = percent(exp(found.logprob))
         if request.params.greedy:
-            return f"the model gave it {share}; greedy takes the likeliest"
+            tied = any(value == found.logprob and t != token for t, value in found.top)
+            which = "the lowest id of the likeliest" if tied else "the likeliest"
+            return f"the model gave it {share}; greedy takes {which}"
         if not found.left:
             return f"the model gave it {share}"
         among = "the only one left" if found.left == 1 else f"among {found.left:,} left"
