@@ -24,6 +24,7 @@ class CompiledKernels:
         # Overloads, found once: a step calls some hundreds.
         self.linear: Callable[..., Tensor] = ops.linear.default
         self.gated_linear: Callable[..., Tensor] = ops.gated_linear.default
+        self.logits: Callable[..., Tensor] = ops.logits.default
         self.rms_norm: Callable[..., Tensor] = ops.rms_norm.default
         self.rotate: Callable[..., Tensor] = ops.rotate.default
         self._attend: Callable[..., Tensor] = ops.attend.default

@@ -16,6 +16,7 @@
 #include <cmath>
 #include <cstring>
 #include <optional>
+#include <type_traits>
 #include <vector>
 
 #ifdef __GLIBC__
@@ -60,6 +61,10 @@ void store(half* to, __m512 values) {
 
 void store(half* to, __m512 values, __mmask16 lanes) {
   _mm256_mask_storeu_epi16(to, lanes, (__m256i)_mm512_cvtneps_pbh(values));
+}
+
+void store(float* to, __m512 values, __mmask16 lanes) {
+  _mm512_mask_storeu_ps(to, lanes, values);
 }
 
 __mmask16 first_lanes(int64_t count) {
@@ -152,7 +157,9 @@ __m512 gated(__m512 gate, __m512 up) {
 }
 
 // `x [..., inputs] @ weight.T + bias + residual`, `[..., outputs]`. With `gate` the weight has two
-// halves, each packed by itself, and of their products it is `silu(first) * second`.
+// halves, each packed by itself, and of their products it is `silu(first) * second`. The result is
+// bfloat16 or, as the sums are, float32.
+template <typename Out>
 Tensor product(const Tensor& x, const Tensor& packed, int64_t outputs, const optional<Tensor>& bias,
                const optional<Tensor>& residual, bool gate) {
   check(x, "x");
@@ -162,7 +169,8 @@ Tensor product(const Tensor& x, const Tensor& packed, int64_t outputs, const opt
   const Tensor left = x.contiguous();
   auto shape = left.sizes().vec();
   shape.back() = outputs;
-  Tensor out = at::empty(shape, left.options());
+  constexpr auto type = std::is_same_v<Out, float> ? at::kFloat : at::kBFloat16;
+  Tensor out = at::empty(shape, left.options().dtype(type));
   const int64_t rows = inputs ? left.numel() / inputs : 0;
   const Tensor added = residual ? residual->contiguous() : Tensor();
   const Tensor shifted = bias ? bias->contiguous() : Tensor();
@@ -173,7 +181,7 @@ Tensor product(const Tensor& x, const Tensor& packed, int64_t outputs, const opt
   const half *xs = read(left), *adds = residual ? read(added) : nullptr;
   const half* shifts = bias ? read(shifted) : nullptr;
   const pair* ws = reinterpret_cast<const pair*>(read(packed));
-  half* to = write(out);
+  Out* to = reinterpret_cast<Out*>(out.data_ptr());
 
   auto tile = [&](int64_t row, int64_t count, int64_t panel, const char* next) {
     with_rows<PANEL_ROWS>(count, [&](auto constant) {
@@ -234,12 +242,16 @@ Tensor product(const Tensor& x, const Tensor& packed, int64_t outputs, const opt
 
 Tensor linear(const Tensor& x, const Tensor& packed, int64_t outputs, const optional<Tensor>& bias,
               const optional<Tensor>& residual) {
-  return product(x, packed, outputs, bias, residual, false);
+  return product<half>(x, packed, outputs, bias, residual, false);
 }
 
 Tensor gated_linear(const Tensor& x, const Tensor& packed, int64_t outputs,
                     const optional<Tensor>& bias) {
-  return product(x, packed, outputs, bias, std::nullopt, true);
+  return product<half>(x, packed, outputs, bias, std::nullopt, true);
+}
+
+Tensor logits(const Tensor& x, const Tensor& packed, int64_t outputs) {
+  return product<float>(x, packed, outputs, std::nullopt, std::nullopt, false);
 }
 
 // --- between the products -----------------------------------------------------------------------
@@ -698,6 +710,7 @@ TORCH_LIBRARY(minisgl_tui, m) {
         &linear);
   m.def("gated_linear(Tensor x, Tensor packed, int outputs, Tensor? bias=None) -> Tensor",
         &gated_linear);
+  m.def("logits(Tensor x, Tensor packed, int outputs) -> Tensor", &logits);
   m.def("rms_norm(Tensor x, Tensor weight, float eps) -> Tensor", &rms_norm);
   m.def("rotate(Tensor x, Tensor cos, Tensor sin) -> Tensor", &rotate);
   m.def("attend(Tensor q, Tensor k, Tensor v, Tensor(a!) keys, Tensor(b!) values, Tensor slots, "

@@ -87,6 +87,10 @@ class Kernels(Protocol):
         ``x [..., inputs] @ weight.T + bias``: ``[..., outputs]``."""
         ...
 
+    def logits(self, x: Tensor, packed: Tensor, outputs: int) -> Tensor:
+        """``x [..., inputs] @ weight.T``: ``[..., outputs]`` float32, never rounded to less."""
+        ...
+
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         """``x / rms(x) * weight`` over the last dimension."""
         ...

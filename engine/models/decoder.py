@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .base import Attend, Kernels, Scoring
 from .config import ModelConfig
-from .linear import GatedLinear, Layout, Linear, adapt_linears, layout_of_shared
+from .linear import GatedLinear, Layout, Linear, Panels, adapt_linears, layout_of_shared
 from .module import Module
 from .moe import Experts
 from .rope import inverse_frequencies
@@ -181,6 +181,9 @@ class Decoder(Module):
                 module.kernels = kernels
 
     def _head(self, x: Tensor) -> Tensor:
+        layout = self.tied_head if self.lm_head is None else self.lm_head.layout
+        if isinstance(layout, Panels):
+            return layout.logits(x)
         if self.lm_head is not None:
             return self.lm_head(x)
         if self.tied_head is not None:

@@ -72,6 +72,7 @@ def test_products_are_those_of_float32(
     near(layout.multiply(x, bias, residual), product + bias.float() + residual.float())
     near(layout.multiply(x[None], bias)[0], product + bias.float())
     near(layout.multiply(random(inputs, rows).copy_(x.T).T), product)  # not contiguous
+    torch.testing.assert_close(layout.logits(x), product, rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.parametrize("rows", [0, 1, 7, 200])
