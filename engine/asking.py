@@ -27,7 +27,7 @@ def bearer(api_key: str | None) -> dict[str, str]:
     if not (api_key.isascii() and api_key.isprintable()):
         raise UserError(
             "the API key has characters other than printable ASCII, which no header can hold; "
-            "give the server's key with --api-key"
+            "use a key without them"
         )
     return {"Authorization": f"Bearer {api_key}"}
 

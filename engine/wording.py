@@ -10,6 +10,14 @@ def agrees(count: int, one: str, many: str) -> str:
     return one if count == 1 else many
 
 
+def times(count: int) -> str:
+    """
+    >>> times(1), times(2)
+    ('once', '2 times')
+    """
+    return "once" if count == 1 else f"{count:,} times"
+
+
 def plural(count: int, noun: str) -> str:
     """
     >>> plural(1, "block"), plural(2, "block")

@@ -425,7 +425,7 @@ def _bench_core(args: argparse.Namespace) -> int:
     return 0
 
 
-def _cell(name: str, value: float) -> str:
+def _figure(name: str, value: float) -> str:
     if name.startswith(("queue_", "ttft_", "itl_", "e2e_")):
         return f"{value:,.3f} s"
     return f"{value:.1%}" if name.endswith("_rate") else f"{value:,.0f}"
@@ -440,6 +440,6 @@ def _bench_policies(policies: dict[str, str], as_json: bool) -> int:
         return 0
     print(f"{'':24} {'defaults':>14} {' '.join(policies.values()):>14}")
     for name, value in defaults.items():
-        cells = (_cell(name, one) for one in (value, chosen[name]))
+        cells = (_figure(name, one) for one in (value, chosen[name]))
         print(f"{name:24} {' '.join(f'{cell:>14}' for cell in cells)}")
     return 0

@@ -7,7 +7,7 @@ from ..engine import events as ev
 from ..engine.blocks import BlockState
 from ..engine.snapshot import RequestState
 from ..engine.state import ROOT, EngineState
-from ..engine.wording import agrees, plural
+from ..engine.wording import agrees, plural, times
 from .inquiry import Cause, Inquiry, after
 from .selection import Target, names, node_holders
 
@@ -90,13 +90,13 @@ class BlockInquiry(Inquiry):
             return
         blocks = plural(len(node.blocks), "block")
         held = names(node_holders(state, node))
-        hits = "once" if node.hits == 1 else f"{node.hits} times"
-        used = f"{f'hit {hits}' if node.hits else 'never hit'}, last used in step {node.last_used}"
-        yield Cause(0, f"Node {id} has {blocks}, held by {held}; {used}.", made, me)
+        hit = f"hit {times(node.hits)}" if node.hits else "never hit"
+        text = f"Node {id} has {blocks}, held by {held}; {hit}, last used in step {node.last_used}."
+        yield Cause(0, text, made, me)
         yield from self._quote(1, made, me)
         if grown := sum(1 for _ in self._all("node", id, ev.Extended)):
-            times = "once" if grown == 1 else f"{grown} times"
-            yield Cause(1, f"It grew {times} since.", self._last("node", id, ev.Extended), me)
+            last = self._last("node", id, ev.Extended)
+            yield Cause(1, f"It grew {times(grown)} since.", last, me)
         if cut := self._last("node", id, ev.Evicted):
             yield from self._quote(1, cut, me)
             yield from self._behind_eviction(2, cut)

@@ -137,20 +137,14 @@ def request_id(text: str) -> int:
 def _step(screen: "MainScreen", text: str) -> None:
     count = whole(text, "the number of steps") if text else 1
     screen.check("step")
-    if screen.store.follows:
-        screen.source.step(count)
-    else:
-        screen.step_in_past(count)
+    screen.step(count)
 
 
 def _play(screen: "MainScreen", text: str) -> None:
     rate = speed(text) if text else screen.rate
     screen.check("play")
     screen.rate = rate
-    if screen.store.follows:
-        screen.source.play(rate)
-    else:
-        screen.play_past()
+    screen.play()
 
 
 def _pause(screen: "MainScreen", text: str) -> None:
@@ -167,10 +161,7 @@ def _rate(screen: "MainScreen", text: str) -> None:
 
 def _until(screen: "MainScreen", text: str) -> None:
     screen.check("until")
-    if screen.store.follows:
-        screen.source.until(text)
-    else:
-        screen.hunt_for(text)
+    screen.until(text)
 
 
 def _break(screen: "MainScreen", text: str) -> None:

@@ -108,6 +108,7 @@ def add_record_flags(parser: argparse.ArgumentParser) -> None:
     flags.add_argument(
         "--overwrite", action="store_true", help="replace the file of --record if it exists"
     )
+    parser.set_defaults(record_flag="--record")
 
 
 def record_to(args: argparse.Namespace) -> RecordTo | None:
@@ -115,7 +116,7 @@ def record_to(args: argparse.Namespace) -> RecordTo | None:
     if args.record is None:
         return None
     wanted = RecordTo(args.record, args.overwrite)
-    wanted.check(getattr(args, "record_flag", "--record"))
+    wanted.check(args.record_flag)
     return wanted
 
 

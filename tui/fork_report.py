@@ -142,10 +142,11 @@ def judged(fork: Fork) -> Iterator[tuple[Figure, Figure, str]]:
         yield a, b, _verdict(a, b, not fewer or a.name in (ANSWERED, FAILED))
 
 
-def notes(fork: Fork) -> list[str]:
+def notes(fork: Fork) -> tuple[str, ...]:
     """What has to be said of the figures."""
-    fewer = ["The fork answers fewer requests: what it costs less is no gain."]
-    return [*(fewer if _answers_fewer(fork) else []), *fork.notes]
+    if not _answers_fewer(fork):
+        return fork.notes
+    return ("The fork answers fewer requests: what it costs less is no gain.", *fork.notes)
 
 
 def _answers_fewer(fork: Fork) -> bool:

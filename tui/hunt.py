@@ -20,7 +20,7 @@ STRETCH = 64  # records that are looked through before those before them, backwa
 
 class Hunt:
     """The next place after ``start``, or before it if ``back``, where one of ``conditions`` stops,
-    which come by the ids of their breakpoints.
+    which come by the ids of their breakpoints, from 1 on; 0 is for one that is none's.
 
     Call `go_on` until it says that it is done; ``found`` is the place, None if there is none.
     """

@@ -12,6 +12,8 @@ from rich.cells import set_cell_size
 
 Span = tuple[str, str]
 Line = list[Span]
+Links = list[tuple[Line, str]]
+"""Words, and the action that a click on them is."""
 
 _SHOWN = {"\n": "↵", "\r": "␍", "\t": "⇥"}
 _PUNCTUATION = "“”–−…→≥"  # of our sentences; in a prompt it is no glyph of ours either

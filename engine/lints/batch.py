@@ -8,7 +8,7 @@ import msgspec
 
 from .. import events as ev
 from ..state import EngineState
-from ..wording import plural
+from ..wording import plural, times
 from .base import Hears, Lint, milliseconds, percent
 
 THRASH_PREEMPTIONS = 2  # of one request
@@ -65,11 +65,10 @@ class PreemptionThrash(Lint):
             self.warn(f"request {e.req}", self._sentence(e.req, victim), state.step, e.req)
 
     def _sentence(self, req: int, victim: _Victim) -> str:
-        times = "once" if victim.preemptions == 1 else f"{victim.preemptions} times"
         when = "" if victim.preemptions == 1 else "the last "
         again = f", {victim.found_again} of them found again in the cache"
         return (
-            f"request {req} was preempted {times}, {when}"
+            f"request {req} was preempted {times(victim.preemptions)}, {when}"
             f"{plural(victim.age, 'step')} after it was admitted, and lost "
             f"{plural(victim.lost, 'computed token')}{again if victim.found_again else ''}: "
             "raise --num-blocks, lower --max-running-requests, or try --admission-policy reserve"

@@ -32,7 +32,7 @@ from .quiet import quiet
 NAME = "minisgl_paged"
 _IN_TURN = "HF_DEACTIVATE_ASYNC_LOAD"
 _TRIED_TOKENS = 16
-_MOST_MISSING = 2  # times as many parameters as there are weights: something is wrong with a size
+_MOST_PARAMETERS = 2  # for each number in the files; beyond, a size in the config is wrong
 
 
 @dataclass(slots=True)
@@ -215,9 +215,10 @@ class TransformersCheckpoint:
                 raise coded(name, self._stored[name])
 
     def _check_size(self, parameters: int) -> None:
-        """Before memory is taken for them: a name of each kind is told once they are read."""
+        """Raise UserError before memory is taken for far more than there is to read. What differs
+        less is told by the tensor's name when it is loaded."""
         stored = sum(prod(tensor.shape) for tensor in self._stored.values())
-        if parameters > _MOST_MISSING * stored:
+        if parameters > _MOST_PARAMETERS * stored:
             raise UserError(
                 f"{self._source}: {self.architecture} has {parameters:,} parameters by these "
                 f"sizes, but the weights are only {stored:,} numbers; {remedy(self._source)}"

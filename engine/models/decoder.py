@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .base import Attend, Kernels, Scoring
 from .config import ModelConfig
-from .linear import GatedLinear, Layout, Linear, Panels, adapt_linears, layout_of_shared
+from .linear import GatedLinear, Layout, Linear, adapt_linears, layout_of_shared
 from .module import Module
 from .moe import Experts
 from .rope import inverse_frequencies
@@ -168,7 +168,7 @@ class Decoder(Module):
         x = self.layers[-1](x, cos, sin, attend, wanted)
         if scoring is not None:
             scoring.feed(x[: len(scored)], lambda part: self._head(self.norm(part)))
-        return self._head(self.norm(x[len(scored) :])).float()
+        return self._head(self.norm(x[len(scored) :]))
 
     def pack(self, kernels: Kernels | None = None) -> None:
         """Let the weights be rearranged for the processor, where that pays, or for ``kernels``.
@@ -182,13 +182,10 @@ class Decoder(Module):
 
     def _head(self, x: Tensor) -> Tensor:
         layout = self.tied_head if self.lm_head is None else self.lm_head.layout
-        if isinstance(layout, Panels):
+        if layout is not None:
             return layout.logits(x)
-        if self.lm_head is not None:
-            return self.lm_head(x)
-        if self.tied_head is not None:
-            return self.tied_head.multiply(x)
-        return F.linear(x, self.embed_tokens)
+        weight = self.embed_tokens if self.lm_head is None else self.lm_head.weight
+        return F.linear(x, weight).float()
 
     def rotations(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """What ``rotate`` needs for every token's position, each ``[N, 1, head_dim]``."""

@@ -85,7 +85,7 @@ def examine(model_class: Any, config: Any, source: Path, *, tensors: int) -> Exa
     names = ("num_hidden_layers", "max_position_embeddings")
     fields = Fields({name: getattr(text, name, None) for name in names}, source)
     layers = fields.size("num_hidden_layers", high=MOST_LAYERS)
-    check_layers(layers, tensors, source)
+    check_depth(layers, tensors, source)
     context = fields.size("max_position_embeddings", 2048, high=MOST_TOKENS)
     context = min([context, *_exact_lengths(text)])
 
@@ -112,7 +112,7 @@ def examine(model_class: Any, config: Any, source: Path, *, tensors: int) -> Exa
     return Examined(context, found.vocab_size, found.parameters, found.attention, found.modules)
 
 
-def check_layers(layers: int, tensors: int, source: Path) -> None:
+def check_depth(layers: int, tensors: int, source: Path) -> None:
     """Raise UserError for layers that ``tensors`` weights cannot be: to build many takes minutes,
     even on ``meta``."""
     if layers > tensors:

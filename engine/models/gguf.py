@@ -46,14 +46,14 @@ def _convert(source: Path, directory: Path, progress: Progress) -> None:
     from safetensors.torch import save_file
     from transformers import modeling_gguf_pytorch_utils as reader
 
-    from .examine import check_layers
+    from .examine import check_depth
 
     found = {"gguf_file": source.name, "local_files_only": True}
     stored = GGUFReader(source)
     with quiet(transformers):
         config = transformers.AutoConfig.from_pretrained(source.parent, **found)
         layers = config.get_text_config(decoder=True).num_hidden_layers
-        check_layers(layers, len(stored.tensors), source)
+        check_depth(layers, len(stored.tensors), source)
         with torch.device("meta"):
             model = transformers.AutoModelForCausalLM.from_config(config)
         config.architectures = [type(model).__name__]

@@ -43,6 +43,10 @@ class Layout(Protocol):
         """``input [..., inputs] @ weight.T + bias + residual``: ``[..., outputs]``."""
         ...
 
+    def logits(self, input: Tensor) -> Tensor:
+        """``input [..., inputs] @ weight.T``: ``[..., outputs]`` float32."""
+        ...
+
 
 class Linear(Module):
     """``x @ weight.T + bias``; the parameters are filled by the weight loader."""
@@ -92,6 +96,9 @@ class Layouts:
     ) -> Tensor:
         return _added(residual, self._multiply(input, bias))
 
+    def logits(self, input: Tensor) -> Tensor:
+        return self._multiply(input, None).float()
+
     def _multiply(self, input: Tensor, bias: Tensor | None) -> Tensor:
         rows = input.shape[:-1].numel()
         if not self.shared:
@@ -135,8 +142,7 @@ class Panels:
         return self._kernels.linear(input, self._packed, self._outputs, bias, residual)
 
     def logits(self, input: Tensor) -> Tensor:
-        """The same in float32: two logits near 25 that are the same in bfloat16 may be an eighth
-        apart."""
+        # Not rounded on the way: two near 25 that are the same in bfloat16 may be an eighth apart.
         return self._kernels.logits(input, self._packed, self._outputs)
 
 

@@ -101,10 +101,10 @@ class ModelRunner(Runner):
             "sample": perf_counter() - forwarded,
         }
         scored = scores.by_request() if scores else {}
-        failed = mask.failed if mask else {}
-        for request, choice in zip(requests, choices, strict=True):
-            if choice is NO_NUMBERS:
-                failed[request.id] = _NAN
+        pairs = zip(requests, choices, strict=True)
+        failed = {request.id: _NAN for request, choice in pairs if choice is NO_NUMBERS}
+        if mask:
+            failed |= mask.failed
         return StepOutput(tokens, logprobs, timings, scored, failed)
 
     @torch.inference_mode()

@@ -102,7 +102,7 @@ def choose(logits: Tensor, rows: Sequence[SampleRow]) -> list[Choice]:
 
 
 def _likeliest(logits: Tensor) -> list[Choice]:
-    """The argmax of each row, the lowest of equals. To all of them NaN is the largest number."""
+    """The argmax of each row, the lowest of equals. NumPy and PyTorch take NaN for the largest."""
     if logits.device.type == "cpu":  # PyTorch's takes seven times as long there
         scores = logits.numpy()
         best = scores.argmax(axis=-1)

@@ -1,64 +1,32 @@
-"""The debugger's screen: nine panes in the layout that fits, one selection, and every key.
+"""The debugger's screen: one selection, and every key.
 
-What the panes show is in `views/`, which of them show in `layout.py`, and what the engine does is
-the source's business.
+The panes are `arranged.py`'s, and what the engine does is the source's business.
 """
 
 from math import inf
 from typing import TYPE_CHECKING, cast
 
 from textual import on
-from textual.app import ComposeResult
-from textual.containers import Horizontal, Vertical
 
 from ...engine.debugger import Mode
 from ...engine.events import Position
-from ..actions import CHOOSE, LOOK, MOVE, RUN, TIME, Action, bindings, key, table
+from ..actions import CHOOSE, LOOK, MOVE, RUN, TIME, bindings, key
 from ..event_filter import EventFilter
 from ..forking import Forked
 from ..selection import Target
 from ..sources.base import Source
 from ..store import Store
-from ..text import Line
-from ..views.bars import Links, failure_lines, key_words, rule, tabs, too_small
-from ..views.batch import BatchView
-from ..views.blocks import BlocksView, lines_wanted
-from ..views.events import EventsView
-from ..views.lints import LintsView
-from ..views.requests import RequestsView
-from ..views.statistics import StatisticsView
-from ..views.status import RATES, hint_line, rate_text, status_lines
-from ..views.timeline import TimelineView
-from ..views.tree import TreeView
-from ..views.why import WhyView
-from ..watches import watch_lines
-from ..widgets.bars import Bar, LinkBar
+from ..views.status import RATES, rate_text
+from ..widgets.bars import Bar
 from ..widgets.pane import Pane
 from ..widgets.strip import StepStrip
+from .arranged import Arranged
 from .filter import FilterScreen
-from .layout import (
-    BATCH,
-    BLOCKS,
-    EVENTS,
-    PANES,
-    REQUESTS,
-    RIGHT,
-    SMALLEST,
-    TREE,
-    WHY,
-    Layout,
-    decisions_height,
-    layout_for,
-    panes_shown,
-    strip_height,
-)
+from .layout import BLOCKS, EVENTS, PANES, REQUESTS
 from .prompt import PromptScreen
-from .travelling import Travelling
 
 if TYPE_CHECKING:
     from ..app import DebuggerApp
-
-FADE = 1.0  # seconds
 
 # Which call on the source an action comes down to.
 _VERBS = {
@@ -75,90 +43,17 @@ _VERBS = {
 }
 
 
-# What is covered by panes is not drawn.
-
-
-class _Across(Horizontal):
-    BLANK = True
-
-
-class _Down(Vertical):
-    BLANK = True
-
-
-class MainScreen(Travelling):
+class MainScreen(Arranged):
     """Shows ``store`` and passes commands on to ``source``."""
-
-    BLANK = True
 
     BINDINGS = bindings(RUN, TIME, LOOK, MOVE, CHOOSE)
     AUTO_FOCUS = ""
 
     def __init__(self, store: Store, source: Source) -> None:
         super().__init__(store, source)
-        self.active = BATCH
-        self.zoomed = False
-        self.shape = Layout.TINY
-        self._looked_at: dict[int, int] = {}  # when each pane was the active one, as a count
         self.rate: float | None = 4  # steps a second that play runs at; None: all it can
-        self.events = EventsView()
-        self.blocks = BlocksView()
-        views = (
-            BatchView(),
-            self.blocks,
-            TreeView(),
-            RequestsView(),
-            self._decisions,
-            self.events,
-            TimelineView(),
-            StatisticsView(),
-            LintsView(),
-        )
-        self.panes = {
-            number: Pane(view, store, number, id=view.name.lower())
-            for number, view in zip(PANES, views, strict=True)
-        }
-        self.steps = StepStrip(store, id="steps")
-        self._bars: tuple[Bar, ...] = ()
-        self._watch_bar = Bar(self._watches, id="watches")
-        self._body = _Across(id="body")
-        self.strip = Pane(WhyView(), store, id="strip")
 
-    # --- what there is ---------------------------------------------------------------------------
-
-    def compose(self) -> ComposeResult:
-        store, panes = self.store, self.panes
-        yield Bar(lambda width: status_lines(store, width), id="status")
-        yield Bar(lambda width: failure_lines(store.failure, width), id="failure")
-        yield Bar(lambda width: too_small(*self.app.size, SMALLEST, width), id="small")
-        yield self.steps
-        yield LinkBar(self._tabs, id="tabs", gap="")
-        yield Bar(lambda width: rule(self.pane.view.subtitle, width), id="rule")
-        with self._body:
-            with _Down(id="left"):
-                for number in (1, 4, 8, 7, 5, 6, 9):  # as they stand above each other
-                    yield panes[number]
-            with _Down(id="right"):
-                yield panes[BLOCKS]
-                yield panes[TREE]
-        yield self.strip
-        yield self._watch_bar
-        yield Bar(lambda width: [hint_line(store, width, self.meant)], id="hint")
-        yield LinkBar(self._keys, id="keys")
-
-    def on_mount(self) -> None:
-        self.strip.border_title = "why"
-        self._bars = tuple(self.query(Bar))
-        self.set_interval(FADE, self.panes[REQUESTS].sync)  # those that have ended go in time
-        self._arrange()
-        if self.store.recording and self.store.recording.look_at:
-            self.go(self.store.recording.look_at)
-
-    def on_resize(self) -> None:
-        self._arrange()
-
-    def on_screen_resume(self) -> None:
-        self._arrange()
+    # --- beside other runs -----------------------------------------------------------------------
 
     @property
     def command_line(self) -> str:
@@ -178,115 +73,6 @@ class MainScreen(Travelling):
         self.active, self.zoomed, self.rate = other.active, other.zoomed, other.rate
         for watch in other.store.watches.all:
             self.store.watches.add(watch.text, self.store.state)
-
-    @property
-    def pane(self) -> Pane:
-        """The active one."""
-        return self.panes[self.active]
-
-    def sync(self) -> None:
-        """Bring everything that shows up to date with the store."""
-        for pane in self.panes.values():
-            pane.sync()
-        self.steps.sync()
-        self.strip.sync()
-        self._grow_the_watches()
-        for bar in self._bars:
-            bar.sync()
-        self.answer_when_read()
-
-    def rearrange(self) -> None:
-        self._arrange()
-
-    def _arrange(self) -> None:
-        """Fit the panes to the size of the terminal."""
-        width, height = self.app.size
-        self.shape = layout_for(width, height)
-        tiny = self.shape is Layout.TINY
-        for layout in Layout:
-            self.set_class(self.shape is layout, f"layout-{layout}")
-        self._looked_at[self.active] = max(self._looked_at.values(), default=0) + 1
-        shown = panes_shown(self.shape, self.active, self._looked_at, self.zoomed)
-        for number, pane in self.panes.items():
-            pane.display = number in shown
-        self.query_one("#left").display = bool(shown - RIGHT)
-        self.query_one("#right").display = bool(shown & RIGHT)
-        self._body.display = not tiny
-        decisions = decisions_height(self.shape, height)
-        self.strip.display = bool(decisions) and self.active != WHY and not self.zoomed
-        self.strip.styles.height = decisions
-        steps = strip_height(self.shape, height)
-        self.steps.display = bool(steps)
-        self.steps.styles.height = steps
-        self.query_one("#tabs").display = not tiny
-        self.query_one("#rule").display = self.shape is Layout.NARROW
-        self.query_one("#small").display = tiny
-        self.query_one("#hint").display = self.query_one("#keys").display = not tiny
-        failure = self.query_one("#failure")
-        failure.display = bool(self.store.failure) and not tiny
-        failure.styles.height = len(failure_lines(self.store.failure, width - 4)) + 2
-        self._size_the_watches(tiny)
-        self._size_the_map(shown, width, height)
-        if not tiny:
-            self.pane.focus(scroll_visible=False)
-        self.call_after_refresh(self.sync)
-
-    def _size_the_watches(self, tiny: bool) -> None:
-        """As many lines as they take, but no more than the layout can spare."""
-        bar = self._watch_bar
-        bar.display = bool(self.store.watches.all) and not tiny
-        bar.styles.height = max(1, len(self._watches(self.app.size.width)))
-
-    def _grow_the_watches(self) -> None:
-        """Longer values may take one more line. Fewer are taken when the panes are next fitted, so
-        that nothing jumps about with each step."""
-        bar = self._watch_bar
-        wanted = len(self._watches(self.app.size.width)) if bar.display else 0
-        if wanted > bar.outer_size.height > 0:
-            bar.styles.height = wanted
-
-    def _size_the_map(self, shown: frozenset[int], width: int, height: int) -> None:
-        """The block map gets the lines it needs, but never more than the tree below it."""
-        if TREE not in shown or BLOCKS not in shown:
-            self.panes[BLOCKS].styles.height = "1fr"
-            return
-        most = (height - 9) // 2
-        inner = width - width // 2 - 4
-        wanted = lines_wanted(self.store.cells, inner, most - 2) + 2
-        self.panes[BLOCKS].styles.height = min(wanted, most)
-
-    # --- the bars --------------------------------------------------------------------------------
-
-    def _tabs(self, width: int) -> Links:
-        names = {number: pane.view.name for number, pane in self.panes.items()}
-        shown = [number for number, pane in self.panes.items() if pane.display]
-        return tabs(names, self.active, shown, width)
-
-    def _keys(self, width: int) -> Links:
-        usable = [a for a in table() if a.footer and not self.why_not(a.name)]
-        return key_words(usable, self._word, width)
-
-    def _word(self, action: Action) -> str:
-        plays = self.store.mode is Mode.PLAYING if self.store.follows else self.plays_past
-        if action.name == "play" and plays:
-            return "pause"
-        if action.name == "live" and self.store.replays:
-            return "end"
-        return "unzoom" if action.name == "zoom" and self.zoomed else action.footer
-
-    def _watches(self, width: int) -> list[Line]:
-        store = self.store
-        most = {Layout.NARROW: 1, Layout.MEDIUM: 2}.get(self.shape, 4)
-        return watch_lines(store.watches, store.stops, store.state, width, most)
-
-    def fail(self, message: str, log: str) -> None:
-        """The engine is gone; keep what it held on the screen."""
-        where = f"\ntraceback: {log}" if log else ""
-        what = (
-            "the recording cannot be played on" if self.store.replays else "the engine has stopped"
-        )
-        self.store.failure = f"{what}: {message}{where}"
-        self._arrange()
 
     # --- which keys work now ---------------------------------------------------------------------
 
@@ -334,23 +120,39 @@ class MainScreen(Travelling):
 
     # --- running ---------------------------------------------------------------------------------
 
-    def action_step(self) -> None:
-        if not self.may("step"):
-            return
+    # At the end of a live run it is the engine that moves; elsewhere one does, in the record.
+
+    def step(self, count: int = 1) -> None:
         if self.store.follows:
-            self.source.step()
+            self.source.step(count)
         else:
-            self.step_in_past()
+            self.step_in_past(count)
+
+    def play(self) -> None:
+        if self.store.follows:
+            self.source.play(self.rate)
+        else:
+            self.play_past()
+
+    def until(self, condition: str) -> None:
+        """Raises `UserError` if ``condition`` is none."""
+        if self.store.follows:
+            self.source.until(condition)
+        else:
+            self.hunt_for(condition)
+
+    def action_step(self) -> None:
+        if self.may("step"):
+            self.step()
 
     def action_play(self) -> None:
-        follows = self.store.follows
         if self.plays_past:
             self.stay()
-        elif follows and self.store.mode is Mode.PLAYING:
+        elif self.store.follows and self.store.mode is Mode.PLAYING:
             if self.may("pause"):
                 self.source.pause()
         elif self.may("play"):
-            self.source.play(self.rate) if follows else self.play_past()
+            self.play()
 
     def action_go_on(self) -> None:
         if self.may("go_on"):
@@ -393,7 +195,7 @@ class MainScreen(Travelling):
 
     def action_pane(self, number: int) -> None:
         self.active = number
-        self._arrange()
+        self.rearrange()
 
     def action_next_pane(self) -> None:
         self.action_pane(self.active % len(PANES) + 1)
@@ -403,7 +205,7 @@ class MainScreen(Travelling):
 
     def action_zoom(self) -> None:
         self.zoomed = not self.zoomed
-        self._arrange()
+        self.rearrange()
 
     def action_scale(self, by: int) -> None:
         """Closer or farther: in this pane, or else in the strip of steps."""
@@ -525,10 +327,6 @@ class MainScreen(Travelling):
             if number != self.active:
                 pane.reveal()
         self.sync()
-
-    @on(Pane.Sized)
-    def _pane_sized(self) -> None:
-        self.query_one("#rule", Bar).sync()
 
     @on(Pane.Clicked)
     def _pane_clicked(self, message: Pane.Clicked) -> None:

@@ -3,10 +3,7 @@
 from collections.abc import Callable, Collection, Iterable, Mapping
 
 from ..actions import Action, key
-from ..text import Line, cell_len, clip, wrap
-
-Links = list[tuple[Line, str]]
-"""Words and the action that a click on them is."""
+from ..text import Line, Links, cell_len, clip, wrap
 
 _FAILURE_LINES = 5
 

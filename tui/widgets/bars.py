@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from textual import events
 
-from ..text import Line, cell_len, plain
+from ..text import Line, Links, cell_len, plain
 from .lines import LineWidget, Row
 
 Lines = Callable[[int], list[Line]]
@@ -26,9 +26,7 @@ class Bar(LineWidget):
 class LinkBar(Bar):
     """A bar of words that can be clicked. ``links`` gives (words, action) in reading order."""
 
-    def __init__(
-        self, links: Callable[[int], list[tuple[Line, str]]], id: str, gap: str = "  "
-    ) -> None:
+    def __init__(self, links: Callable[[int], Links], id: str, gap: str = "  ") -> None:
         super().__init__(self._one_line, id)
         self._links = links
         self._gap = gap
