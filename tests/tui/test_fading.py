@@ -4,7 +4,7 @@ import pytest
 from minisgl_tui.engine.debugger import Mode
 from minisgl_tui.engine.sampling import SamplingParams
 from minisgl_tui.engine.simulate import SimulatedRunner
-from minisgl_tui.tui.screens import main as main_module
+from minisgl_tui.tui.screens import arranged
 from minisgl_tui.tui.selection import Target
 from minisgl_tui.tui.sources.base import Link, ModeChanged
 from minisgl_tui.tui.store import Store
@@ -110,7 +110,7 @@ def test_a_request_is_shown_with_the_name_that_its_server_gave_it() -> None:
 
 
 async def test_they_go_from_the_screen_without_any_news(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(main_module, "FADE", 0.02)
+    monkeypatch.setattr(arranged, "FADE", 0.02)
     async with running(source=make_source(ROOMY, tokens=3)) as it:
         await it.until(lambda: len(it.store.state.waiting) == 4)
         wall = Wall(it.store)
