@@ -11,6 +11,7 @@ from time import perf_counter
 import msgspec
 import torch
 
+from ..runner.device import resolve_dtype
 from .costs import Limits
 
 _SECONDS = 0.4  # for each of the two measurements, after one round to warm up
@@ -57,11 +58,14 @@ def available_cores() -> int:
 
 
 def measure_limits(device: torch.device, dtype: torch.dtype) -> Limits:
-    """The best of repeated reads of a large buffer and of repeated matrix products in ``dtype``.
+    """The best of repeated reads of a large buffer and of repeated matrix products in ``dtype``, or
+    in float32 where a CPU is faster in that.
 
     Takes about a second; with the threads that torch is set to.
     """
     cuda = device.type == "cuda"
+    if device.type == "cpu" and dtype != torch.float32:
+        dtype = resolve_dtype("auto", device)
     count = (_CUDA_BYTES if cuda else _CPU_BYTES) // 4
     buffer = torch.ones(count, dtype=torch.float32, device=device)
     matrix = buffer.view(-1, 4096)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from minisgl_tui.engine.models import linear
-from minisgl_tui.engine.models.linear import MANY_ROWS, PATIENCE, Layouts, Linear
+from minisgl_tui.engine.models.linear import MANY_ROWS, PATIENCE, Layouts, Linear, Packed
 
 
 def layer(dtype: torch.dtype = torch.bfloat16, bias: bool = True) -> Linear:
@@ -110,8 +110,20 @@ def test_this_build_of_pytorch_packs():
     assert adapting().layout is not None
 
 
-def test_float32_stays_as_it_is():
-    made = adapting(torch.float32)
+@pytest.mark.parametrize("bias", [True, False])
+def test_float32_is_packed_for_good(bias: bool):
+    made = layer(torch.float32, bias)
+    inputs = [torch.randn(rows, 64) for rows in (0, 1, 7, 300)]
+    expected = [made(x) for x in inputs]
+    linear.adapt_linears(made)
+    assert isinstance(made.layout, Packed) and made.weight is None
+    for x, product in zip(inputs, expected, strict=True):
+        torch.testing.assert_close(made(x), product)
+        torch.testing.assert_close(made(x, product), product + product)
+
+
+def test_float16_stays_as_it_is():
+    made = adapting(torch.float16)
     assert made.layout is None and made.weight is not None
 
 
@@ -123,6 +135,7 @@ def wrong(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = Non
     return torch.zeros(len(x), 96, dtype=x.dtype)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(
     ("name", "fault"),
     [
@@ -133,11 +146,11 @@ def wrong(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = Non
     ],
 )
 def test_where_packing_is_missing_or_wrong_the_plain_product_is_used(
-    name: str, fault: Any, monkeypatch: pytest.MonkeyPatch
+    name: str, fault: Any, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(linear, name, fault)
-    made = layer()
-    x = torch.randn(3, 64).bfloat16()
+    made = layer(dtype)
+    x = torch.randn(3, 64).to(dtype)
     before = made(x)
     linear.adapt_linears(made)
     assert made.layout is None
