@@ -63,9 +63,9 @@ class LLM:
     ``auto``, native where that can. ``cuda_graphs`` replays decode steps on CUDA where attention
     is ``auto``. ``overlap`` lets a GPU begin with a decode step while the results of the last
     are handed on. ``compile_kernels`` compiles kernels for this CPU, which takes a C++ compiler
-    and, the first time, some seconds. ``skip_tokenizer`` serves a checkpoint without one: ids in,
-    ids out. ``progress`` is told about downloads, conversion and loading; what it raises comes out
-    unchanged. Raises UserError for whatever cannot be used.
+    and, the first time, some seconds; ``auto`` is bfloat16 then. ``skip_tokenizer`` serves a
+    checkpoint without one: ids in, ids out. ``progress`` is told about downloads, conversion and
+    loading; what it raises comes out unchanged. Raises UserError for whatever cannot be used.
 
     ``default_params`` are the sampling parameters of calls that give none: those that the model's
     ``generation_config.json`` asks for.
@@ -113,11 +113,14 @@ class LLM:
                 "--overlap is for GPUs: a CPU would run the next step before it hands on the "
                 "tokens of this one; leave it out"
             )
+        if compile_kernels and dtype == "auto":
+            dtype = "bfloat16"  # the kernels', however fast PyTorch's are in it
         torch_dtype = resolve_dtype(dtype, torch_device)
         if compile_kernels and (torch_device.type, torch_dtype) != ("cpu", torch.bfloat16):
             given = f"{str(torch_dtype).removeprefix('torch.')} on {torch_device}"
             raise UserError(
-                f"--compile is for bfloat16 on a CPU, and this is {given}; leave it out"
+                f"--compile is for --dtype bfloat16 on --device cpu, and this is {given}; "
+                "leave it out, or give those"
             )
         backend = make_backend(attention, torch_device)
         settings = EngineConfig(

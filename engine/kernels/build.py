@@ -19,18 +19,19 @@ from filelock import FileLock
 from ..errors import UserError
 from ..models.places import cache_dir
 
+TARGET = "native"  # a processor, by the compiler's name for it
 _SOURCE = Path(__file__).with_name("cpu.cpp")
+_SOURCES = (_SOURCE, *sorted(_SOURCE.parent.glob("*.h")))
 _FLAGS = (
     "-std=c++20",
     "-O3",
-    "-march=native",
     "-fno-strict-aliasing",  # pairs are read as halves, and the other way round
     "-fopenmp",
     "-fPIC",
     "-shared",
     "-w",
 )
-_NEEDED = "__AVX512BF16__"
+_NEEDED = ("__AVX2__", "__FMA__")
 _TIMEOUT = 300  # seconds
 
 
@@ -38,7 +39,7 @@ def load(progress: Callable[[str, float | None], None]) -> None:
     """Make the operators ``torch.ops.minisgl_tui`` available.
 
     ``progress`` is told if that takes a while. UserError where they cannot be compiled, or the
-    processor does not multiply bfloat16.
+    processor is none that they are written for.
     """
     _load_once(build(progress))
 
@@ -47,12 +48,12 @@ def build(progress: Callable[[str, float | None], None]) -> Path:
     """The library, compiled if that has not been done yet."""
     compiler = _compiler()
     facts = _facts(compiler)
-    if f"#define {_NEEDED} " not in facts:
+    if not all(f"#define {name} " in facts for name in _NEEDED):
         raise UserError(
-            "--compile is for processors that multiply bfloat16 (x86 with AVX512-BF16), and this "
-            "one does not; leave it out"
+            "--compile is for x86 processors with AVX2, and this one is not; leave it out"
         )
-    parts = (_SOURCE.read_text(), torch.__version__, *_FLAGS, facts)
+    sources = (source.read_text() for source in _SOURCES)
+    parts = (*sources, torch.__version__, *_FLAGS, facts)
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
     library = cache_dir() / "kernels" / f"cpu-{key}.so"
     if not library.exists():
@@ -83,7 +84,7 @@ def _compiler() -> str:
 
 def _facts(compiler: str) -> str:
     """What the compiler says about itself and this processor."""
-    command = [compiler, "-march=native", "-dM", "-E", "-x", "c++", os.devnull]
+    command = [compiler, f"-march={TARGET}", "-dM", "-E", "-x", "c++", os.devnull]
     return _run(command, "does not answer").stdout
 
 
@@ -93,7 +94,8 @@ def _compile(compiler: str, library: Path) -> None:
     include, lib = torch_dir / "include", torch_dir / "lib"
     with tempfile.TemporaryDirectory(dir=library.parent) as directory:
         made = Path(directory) / library.name
-        command = [compiler, *_FLAGS, f"-I{include}", str(_SOURCE), "-o", str(made)]
+        command = [compiler, *_FLAGS, f"-march={TARGET}", f"-I{include}"]
+        command += [str(_SOURCE), "-o", str(made)]
         command += [f"-L{lib}", "-ltorch_cpu", "-lc10"]
         _run(command, "could not compile the kernels")
         made.replace(library)

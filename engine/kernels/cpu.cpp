@@ -1,14 +1,14 @@
-// The arithmetic of a decoder in bfloat16 on processors with AVX512-BF16: products with weights,
-// norms, rotary embedding, and attention that reads keys and values from their blocks.
+// The arithmetic of a decoder in bfloat16 on x86: products with weights, norms, rotary embedding,
+// and attention that reads keys and values from their blocks.
 //
-// The processor multiplies pairs: one instruction adds a[2i] * b[2i] + a[2i+1] * b[2i+1] to each of
-// 16 float32 lanes. So the right-hand side of every product here, weights as well as keys and
+// The newest processors multiply pairs: one instruction adds a[2i] * b[2i] + a[2i+1] * b[2i+1] to
+// each of 16 sums. So the right-hand side of every product here, weights as well as keys and
 // values, lies as [inner / 2, columns] of pairs, and `multiply` is the one place that computes.
-// Sums are float32; a result is rounded once, when it is stored.
+// Sums are float32; a result is rounded once, when it is stored. How much a processor does at once,
+// and what it does in other ways, is in simd.h.
 
 #include <ATen/Functions.h>
 #include <ATen/Parallel.h>
-#include <immintrin.h>
 #include <torch/library.h>
 
 #include <algorithm>
@@ -23,19 +23,18 @@
 #include <malloc.h>
 #endif
 
+#include "simd.h"
+
 namespace {
 
 using at::Tensor;
 using std::optional;
-using half = uint16_t;  // the bits of a bfloat16
-using pair = uint32_t;
 
-constexpr int LANES = 16;
-constexpr int PANEL = 3;             // vectors of columns of a weight that lie together
-constexpr int PANEL_ROWS = 8;        // rows that are multiplied with them at once: 24 registers
+constexpr auto NUMBER = std::is_same_v<number, half> ? at::kBFloat16 : at::kFloat;
 constexpr int COLUMNS = PANEL * LANES;
-constexpr int64_t FEW_ROWS = 64;     // take one panel at a time
-constexpr int64_t LINE = 64;         // bytes of the cache
+constexpr int64_t FEW_ROWS = 64;  // take one panel at a time
+constexpr int64_t LINE = 64;      // bytes of the cache
+constexpr int64_t PANEL_LINES = COLUMNS * sizeof(pair) / LINE;
 constexpr int64_t ROWS_AT_ONCE = 256;  // whose inputs stay in the cache of a core
 constexpr int64_t ELEMENTS = 1 << 14;  // from here on another thread is worth waking
 
@@ -50,63 +49,30 @@ void check(const Tensor& tensor, const char* name) {
               ", not bfloat16");
 }
 
-__m512 load(const half* from, __mmask16 lanes) {
-  __m512i wide = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(lanes, from));
-  return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
-}
-
-void store(half* to, __m512 values) {
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), (__m256i)_mm512_cvtneps_pbh(values));
-}
-
-void store(half* to, __m512 values, __mmask16 lanes) {
-  _mm256_mask_storeu_epi16(to, lanes, (__m256i)_mm512_cvtneps_pbh(values));
-}
-
-void store(float* to, __m512 values, __mmask16 lanes) {
-  _mm512_mask_storeu_ps(to, lanes, values);
-}
-
-__mmask16 first_lanes(int64_t count) {
-  return count >= LANES ? 0xffff : count <= 0 ? 0 : (1u << count) - 1;
-}
-
 // 2^x for a finite x, to 4e-6 of itself: 2^n times a polynomial for [-0.5, 0.5], fitted at
 // Chebyshev's points.
-__m512 power_of_two(__m512 x) {
-  const __m512 n = _mm512_roundscale_ps(x, 0), r = _mm512_sub_ps(x, n);
-  __m512 p = _mm512_set1_ps(9.67604e-3f);
-  for (float c : {5.592204e-2f, 2.4022107e-1f, 6.9312103e-1f, 1.00000008f})
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(c));
-  return _mm512_scalef_ps(p, n);
+vec power_of_two(vec x) {
+  const vec n = rounded(x), r = x - n;
+  vec p = splat(9.67604e-3f);
+  for (float c : {5.592204e-2f, 2.4022107e-1f, 6.9312103e-1f, 1.00000008f}) p = fma(p, r, splat(c));
+  return scaled(p, n);
 }
 
 constexpr float LOG2_E = 1.44269504f;
 
-__m512 exponential(__m512 x) {
-  const __m512 most = _mm512_set1_ps(150.f), least = _mm512_set1_ps(-150.f);
-  x = _mm512_mul_ps(x, _mm512_set1_ps(LOG2_E));
-  return power_of_two(_mm512_min_ps(_mm512_max_ps(x, least), most));
+vec exponential(vec x) {
+  return power_of_two(min(max(x * splat(LOG2_E), splat(-150.f)), splat(150.f)));
 }
 
-// sums[m][v] += x[m, :] @ w[:, 16 v ...] for M rows of `inner` pairs and V vectors of columns.
-// On the way `inner` cache lines from `next` on are fetched, if there is one.
+// sums[m][v] += x[m, :] @ w[:, vector v of columns] for M rows of `inner` pairs. On the way `inner`
+// cache lines from `next` on are fetched, if there is one.
 template <int M, int V>
-inline __attribute__((always_inline)) void multiply(const half* x, int64_t row, const pair* w,
-                                                    int64_t columns, int64_t inner,
-                                                    __m512 (&sums)[M][V],
-                                                    const char* next = nullptr) {
+INLINE void multiply(const number* x, int64_t row, const pair* w, int64_t columns, int64_t inner,
+                     vec (&sums)[M][V], const char* next = nullptr) {
 #pragma GCC unroll 2
   for (int64_t i = 0; i < inner; i++) {
     if (next) _mm_prefetch(next + i * LINE, _MM_HINT_T0);
-    const pair* line = w + i * columns;
-    __m512bh right[V];
-    for (int v = 0; v < V; v++) right[v] = (__m512bh)_mm512_loadu_si512(line + v * LANES);
-    for (int m = 0; m < M; m++) {
-      const float* two = reinterpret_cast<const float*>(x + m * row + 2 * i);
-      const __m512bh left = (__m512bh)_mm512_set1_ps(*two);
-      for (int v = 0; v < V; v++) sums[m][v] = _mm512_dpbf16_ps(sums[m][v], left, right[v]);
-    }
+    add_products(x + 2 * i, row, w + i * columns, sums);
   }
 }
 
@@ -124,7 +90,8 @@ inline void with_rows(int64_t rows, const F& f) {
 
 // --- products with weights ----------------------------------------------------------------------
 
-// The shape of a packed weight: panels `[outputs / 48, inputs / 2, 48, 2]`; inputs are even.
+// The shape of a packed weight: panels `[outputs / COLUMNS, inputs / 2, COLUMNS, 2]`, of an even
+// number of inputs.
 std::vector<int64_t> packed_shape(int64_t outputs, int64_t inputs) {
   TORCH_CHECK(inputs % 2 == 0, "cannot pack ", inputs, " inputs");
   return {(outputs + COLUMNS - 1) / COLUMNS, inputs / 2, COLUMNS, 2};
@@ -150,11 +117,7 @@ void pack(const Tensor& weight, const Tensor& packed) {
 }
 
 // `silu(gate) * up`.
-__m512 gated(__m512 gate, __m512 up) {
-  const __m512 one = _mm512_set1_ps(1.f);
-  const __m512 below = exponential(_mm512_sub_ps(_mm512_setzero_ps(), gate));
-  return _mm512_mul_ps(_mm512_div_ps(gate, _mm512_add_ps(one, below)), up);
-}
+vec gated(vec gate, vec up) { return gate / (splat(1.f) + exponential(splat(0.f) - gate)) * up; }
 
 // `x [..., inputs] @ weight.T + bias + residual`, `[..., outputs]`. With `gate` the weight has two
 // halves, each packed by itself, and of their products it is `silu(first) * second`. The result is
@@ -166,7 +129,7 @@ Tensor product(const Tensor& x, const Tensor& packed, int64_t outputs, const opt
   const int64_t inner = packed.size(1), inputs = 2 * inner;
   const int64_t panels = packed.size(0) / (gate ? 2 : 1);
   TORCH_CHECK(x.size(-1) == inputs, "x has ", x.size(-1), " inputs, the weight ", inputs);
-  const Tensor left = x.contiguous();
+  const Tensor left = x.contiguous().to(NUMBER);
   auto shape = left.sizes().vec();
   shape.back() = outputs;
   constexpr auto type = std::is_same_v<Out, float> ? at::kFloat : at::kBFloat16;
@@ -178,7 +141,8 @@ Tensor product(const Tensor& x, const Tensor& packed, int64_t outputs, const opt
   if (bias) check(shifted, "bias");
   TORCH_CHECK(!residual || added.sizes() == out.sizes(), "residual is ", residual->sizes());
   TORCH_CHECK(!bias || shifted.numel() == (gate ? 2 : 1) * outputs, "bias is ", bias->sizes());
-  const half *xs = read(left), *adds = residual ? read(added) : nullptr;
+  const number* xs = static_cast<const number*>(left.const_data_ptr());
+  const half* adds = residual ? read(added) : nullptr;
   const half* shifts = bias ? read(shifted) : nullptr;
   const pair* ws = reinterpret_cast<const pair*>(read(packed));
   Out* to = reinterpret_cast<Out*>(out.data_ptr());
@@ -186,29 +150,29 @@ Tensor product(const Tensor& x, const Tensor& packed, int64_t outputs, const opt
   auto tile = [&](int64_t row, int64_t count, int64_t panel, const char* next) {
     with_rows<PANEL_ROWS>(count, [&](auto constant) {
       constexpr int M = constant;
-      const half* from = xs + row * inputs;
+      const number* from = xs + row * inputs;
       const pair* weights = ws + panel * inner * COLUMNS;
-      __m512 first[M][PANEL], sums[M][PANEL] = {};
+      vec first[M][PANEL], sums[M][PANEL] = {};
       if (gate) {
         multiply<M, PANEL>(from, inputs, weights, COLUMNS, inner, sums, next);
         weights += panels * inner * COLUMNS;
         for (int m = 0; m < M; m++)
-          for (int v = 0; v < PANEL; v++) first[m][v] = sums[m][v], sums[m][v] = _mm512_setzero_ps();
+          for (int v = 0; v < PANEL; v++) first[m][v] = sums[m][v], sums[m][v] = splat(0.f);
         if (next) next += panels * inner * COLUMNS * sizeof(pair);
       }
       multiply<M, PANEL>(from, inputs, weights, COLUMNS, inner, sums, next);
       for (int v = 0; v < PANEL; v++) {
         const int64_t column = panel * COLUMNS + v * LANES;
-        const __mmask16 lanes = first_lanes(outputs - column);
-        if (!lanes) break;
-        auto shift = [&](__m512 sum, int64_t from) {
-          return shifts ? _mm512_add_ps(sum, load(shifts + from, lanes)) : sum;
+        const int64_t lanes = outputs - column;
+        if (lanes <= 0) break;
+        auto shift = [&](vec sum, int64_t from) {
+          return shifts ? sum + load(shifts + from, lanes) : sum;
         };
         for (int m = 0; m < M; m++) {
           const int64_t place = (row + m) * outputs + column;
-          __m512 sum = gate ? gated(shift(first[m][v], column), shift(sums[m][v], outputs + column))
-                            : shift(sums[m][v], column);
-          if (adds) sum = _mm512_add_ps(sum, load(adds + place, lanes));
+          vec sum = gate ? gated(shift(first[m][v], column), shift(sums[m][v], outputs + column))
+                         : shift(sums[m][v], column);
+          if (adds) sum = sum + load(adds + place, lanes);
           store(to + place, sum, lanes);
         }
       }
@@ -219,12 +183,12 @@ Tensor product(const Tensor& x, const Tensor& packed, int64_t outputs, const opt
   const int64_t groups = (panels + together - 1) / together;
   const int64_t chunks = (rows + ROWS_AT_ONCE - 1) / ROWS_AT_ONCE;
   // The first tile of rows reads a panel from memory, and that takes longer than its arithmetic. So
-  // where there are some more tiles, three of them fetch the panel after these, a third of it each.
-  // With one or two there is not enough arithmetic to gain by it.
+  // where there are some more tiles, those fetch the panel after these, each a cache line of every
+  // row of it. With too few there is not enough arithmetic to gain by it.
   const int64_t tiles = (rows + PANEL_ROWS - 1) / PANEL_ROWS;
   auto share_of_next = [&](int64_t tile, int64_t panel) -> const char* {
-    const int64_t share = tile - (tiles > PANEL);
-    if (tiles < PANEL || share < 0 || share >= PANEL) return nullptr;
+    const int64_t share = tile - (tiles > PANEL_LINES);
+    if (tiles < PANEL_LINES || share < 0 || share >= PANEL_LINES) return nullptr;
     const pair* next = ws + (panel + together) * inner * COLUMNS;
     return reinterpret_cast<const char*>(next) + share * inner * LINE;
   };
@@ -270,17 +234,16 @@ Tensor rms_norm(const Tensor& x, const Tensor& weight, double eps) {
                    [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; row++) {
       const half* line = from + row * size;
-      __m512 squares = _mm512_setzero_ps();
+      vec squares = splat(0.f);
       for (int64_t i = 0; i < size; i += LANES) {
-        const __m512 value = load(line + i, first_lanes(size - i));
-        squares = _mm512_fmadd_ps(value, value, squares);
+        const vec value = load(line + i, size - i);
+        squares = fma(value, value, squares);
       }
-      const float mean = _mm512_reduce_add_ps(squares) / static_cast<float>(size);
-      const __m512 factor = _mm512_set1_ps(1.f / std::sqrt(mean + static_cast<float>(eps)));
+      const float mean = sum_of(squares) / static_cast<float>(size);
+      const vec factor = splat(1.f / std::sqrt(mean + static_cast<float>(eps)));
       for (int64_t i = 0; i < size; i += LANES) {
-        const __mmask16 lanes = first_lanes(size - i);
-        const __m512 value = _mm512_mul_ps(load(line + i, lanes), factor);
-        store(to + row * size + i, _mm512_mul_ps(value, load(scales + i, lanes)), lanes);
+        const vec value = load(line + i, size - i) * factor;
+        store(to + row * size + i, value * load(scales + i, size - i), size - i);
       }
     }
   });
@@ -314,11 +277,11 @@ Tensor rotate(const Tensor& plain, const Tensor& cos, const Tensor& sin) {
         half* place = to + (token * heads + head) * size;
         for (int64_t part = 0; part < 2; part++)
           for (int64_t i = 0; i < half_size; i += LANES) {
-            const __mmask16 lanes = first_lanes(half_size - i);
+            const int64_t lanes = half_size - i;
             const int64_t here = part * half_size + i, there = (1 - part) * half_size + i;
             const int64_t angle = token * size + here;
-            __m512 value = _mm512_mul_ps(load(line + there, lanes), load(s + angle, lanes));
-            value = _mm512_fmadd_ps(load(line + here, lanes), load(c + angle, lanes), value);
+            const vec other = load(line + there, lanes) * load(s + angle, lanes);
+            const vec value = fma(load(line + here, lanes), load(c + angle, lanes), other);
             store(place + here, value, lanes);
           }
       }
@@ -328,9 +291,7 @@ Tensor rotate(const Tensor& plain, const Tensor& cos, const Tensor& sin) {
 
 // --- attention ----------------------------------------------------------------------------------
 
-constexpr int KEYS = 64;        // of a tile
-constexpr int KEY_VECTORS = KEYS / LANES;
-constexpr int QUERY_ROWS = 6;   // times 4 vectors: 24 registers
+constexpr int KEYS = KEY_VECTORS * LANES;  // of a tile
 constexpr int64_t QUERIES = 192;  // of a tile, over all heads that share its keys
 constexpr float LOWEST = -1e20f, HIDDEN = -1e30f;  // scores
 constexpr float SLACK = 8;  // octaves
@@ -343,36 +304,10 @@ struct Layer {
 };
 
 // `cap * tanh(score / cap)`, in octaves; tanh(x) is 1 - 2 / (e^2x + 1).
-__m512 capped(__m512 score, float cap) {
-  const __m512 one = _mm512_set1_ps(1.f), two = _mm512_set1_ps(2.f);
-  const __m512 twice = exponential(_mm512_mul_ps(score, _mm512_set1_ps(2.f / cap)));
-  const __m512 tanh = _mm512_sub_ps(one, _mm512_div_ps(two, _mm512_add_ps(twice, one)));
-  return _mm512_mul_ps(tanh, _mm512_set1_ps(cap * LOG2_E));
-}
-
-// 16 x 16 pairs, mirrored: `lines[k][i]` goes to `to[i * columns + k]`.
-void transpose(const half* const* lines, int64_t offset, pair* to, int64_t columns) {
-  __m512i a[LANES], b[LANES];
-  for (int i = 0; i < LANES; i++) a[i] = _mm512_loadu_si512(lines[i] + offset);
-  for (int i = 0; i < LANES; i += 2) {
-    b[i] = _mm512_unpacklo_epi32(a[i], a[i + 1]);
-    b[i + 1] = _mm512_unpackhi_epi32(a[i], a[i + 1]);
-  }
-  for (int i = 0; i < LANES; i += 4)
-    for (int j = 0; j < 2; j++) {
-      a[i + 2 * j] = _mm512_unpacklo_epi64(b[i + j], b[i + j + 2]);
-      a[i + 2 * j + 1] = _mm512_unpackhi_epi64(b[i + j], b[i + j + 2]);
-    }
-  for (int i = 0; i < LANES; i += 8)
-    for (int j = 0; j < 4; j++) {
-      b[i + j] = _mm512_shuffle_i32x4(a[i + j], a[i + j + 4], 0x88);
-      b[i + j + 4] = _mm512_shuffle_i32x4(a[i + j], a[i + j + 4], 0xdd);
-    }
-  for (int j = 0; j < 8; j++) {
-    a[j] = _mm512_shuffle_i32x4(b[j], b[j + 8], 0x88);
-    a[j + 8] = _mm512_shuffle_i32x4(b[j], b[j + 8], 0xdd);
-  }
-  for (int i = 0; i < LANES; i++) _mm512_storeu_si512(to + i * columns, a[i]);
+vec capped(vec score, float cap) {
+  const vec twice = exponential(score * splat(2.f / cap));
+  const vec tanh = splat(1.f) - splat(2.f) / (twice + splat(1.f));
+  return tanh * splat(cap * LOG2_E);
 }
 
 // The keys and values of one row of a step, as one head sees them.
@@ -395,16 +330,11 @@ struct Context {
   }
 };
 
-// Where 16 of 32 columns are, after `unpack` has taken four from here and four from there in turn.
-__m512i unpacked(int part) {
-  const __m512i first = _mm512_setr_epi32(0, 1, 2, 3, 16, 17, 18, 19, 4, 5, 6, 7, 20, 21, 22, 23);
-  return _mm512_add_epi32(first, _mm512_set1_epi32(8 * part));
-}
-
 // What a thread works with. `queries [rows, D]`; of each the score that weights are relative to (in
 // octaves), the sum of weights in 16 parts, and the weighted sum of values.
 struct Scratch {
-  std::vector<half> queries, weights, zeros;
+  std::vector<number> queries, weights;
+  std::vector<half> zeros;
   std::vector<pair> keys, values;
   std::vector<float> sums, most, total;
 
@@ -445,14 +375,9 @@ int64_t gather(Scratch& s, const Context& context, const Tile& tile) {
   pair *keys = s.keys.data(), *values = s.values.data();
   for (int64_t k = 0; k < some; k += LANES)
     for (int64_t d = 0; d < dim / 2; d += LANES) transpose(key + k, 2 * d, keys + d * KEYS + k, KEYS);
-  // Pairs of the values of two keys, in the order that `unpack` leaves them in.
   for (int64_t k = 0; k < some; k += 2)
-    for (int64_t d = 0; d < value_dim; d += 2 * LANES) {
-      const __m512i a = _mm512_loadu_si512(value[k] + d), b = _mm512_loadu_si512(value[k + 1] + d);
-      pair* line = values + k / 2 * value_dim + d;
-      _mm512_storeu_si512(line, _mm512_unpacklo_epi16(a, b));
-      _mm512_storeu_si512(line + LANES, _mm512_unpackhi_epi16(a, b));
-    }
+    for (int64_t d = 0; d < value_dim; d += 2 * LANES)
+      interleave(value[k] + d, value[k + 1] + d, values + k / 2 * value_dim + d);
   return some;
 }
 
@@ -463,11 +388,12 @@ bool sees_all(const Layer& layer, const Tile& tile, const Queries& queries) {
          (!layer.window || last - layer.window < tile.first);
 }
 
-// Which of the 16 keys from the tile's `v`th vector on the query at `position` sees.
-__mmask16 visible(const Layer& layer, const Tile& tile, int64_t position, int v) {
+// The scores of the tile's `v`th vector of keys, without those that the query at `position` does not
+// see.
+vec visible(vec scores, const Layer& layer, const Tile& tile, int64_t position, int v) {
   const int64_t low = layer.window ? std::max(tile.from, position - layer.window + 1) : tile.from;
   const int64_t at = tile.first + v * LANES;
-  return first_lanes(std::min(tile.to, position + 1) - at) & ~first_lanes(low - at);
+  return between(scores, low - at, std::min(tile.to, position + 1) - at, splat(HIDDEN));
 }
 
 // The weights of the keys of `tile`, by online softmax (Milakov and Gimelshein 2018) with powers of
@@ -476,47 +402,43 @@ __mmask16 visible(const Layer& layer, const Tile& tile, int64_t position, int v)
 void weigh(Scratch& s, const Layer& layer, const Tile& tile, const Queries& queries) {
   const int64_t dim = layer.dim, value_dim = layer.value_dim;
   const float octaves = layer.softcap > 0 ? 1.f : layer.scale * LOG2_E;
-  const __m512 factor = _mm512_set1_ps(octaves), hidden = _mm512_set1_ps(HIDDEN);
+  const vec factor = splat(octaves);
   const bool all = sees_all(layer, tile, queries);
   const int64_t end = queries.row + queries.rows;
   for (int64_t row = queries.row; row < end; row += QUERY_ROWS)
     with_rows<QUERY_ROWS>(end - row, [&](auto constant) {
       constexpr int M = constant;
-      __m512 scores[M][KEY_VECTORS] = {};
+      vec scores[M][KEY_VECTORS] = {};
       multiply<M, KEY_VECTORS>(&s.queries[row * dim], dim, s.keys.data(), KEYS, dim / 2, scores);
       float *total = &s.total[row * LANES], *mosts = &s.most[row];
-      half* weights = &s.weights[row * KEYS];
+      number* weights = &s.weights[row * KEYS];
       for (int m = 0; m < M; m++) {
         if (layer.softcap > 0)
-          for (__m512& score : scores[m])
-            score = capped(_mm512_mul_ps(score, _mm512_set1_ps(layer.scale)), layer.softcap);
+          for (vec& score : scores[m]) score = capped(score * splat(layer.scale), layer.softcap);
         if (!all) {
           const int64_t position = queries.start + (row + m - queries.row) / layer.group;
           for (int v = 0; v < KEY_VECTORS; v++)
-            scores[m][v] =
-                _mm512_mask_mov_ps(hidden, visible(layer, tile, position, v), scores[m][v]);
+            scores[m][v] = visible(scores[m][v], layer, tile, position, v);
         }
-        __m512 top = scores[m][0];
-        for (int v = 1; v < KEY_VECTORS; v++) top = _mm512_max_ps(top, scores[m][v]);
-        top = _mm512_mul_ps(top, factor);
-        if (_mm512_cmp_ps_mask(top, _mm512_set1_ps(mosts[m] + SLACK), _CMP_GT_OQ)) {
-          const float most = _mm512_reduce_max_ps(top);
-          const __m512 shrink = power_of_two(_mm512_set1_ps(mosts[m] - most));
-          auto scale = [&](float* at) {
-            _mm512_storeu_ps(at, _mm512_mul_ps(_mm512_loadu_ps(at), shrink));
-          };
+        vec top = scores[m][0];
+        for (int v = 1; v < KEY_VECTORS; v++) top = max(top, scores[m][v]);
+        top = top * factor;
+        if (any_above(top, splat(mosts[m] + SLACK))) {
+          const float most = most_of(top);
+          const vec shrink = power_of_two(splat(mosts[m] - most));
+          auto scale = [&](float* at) { store(at, load(at) * shrink); };
           scale(total + m * LANES);
           for (int64_t d = 0; d < value_dim; d += LANES) scale(&s.sums[(row + m) * value_dim + d]);
           mosts[m] = most;
         }
-        const __m512 most = _mm512_set1_ps(mosts[m]);
-        __m512 sum = _mm512_loadu_ps(total + m * LANES);
+        const vec most = splat(mosts[m]);
+        vec sum = load(total + m * LANES);
         for (int v = 0; v < KEY_VECTORS; v++) {
-          const __m512 weight = power_of_two(_mm512_fmsub_ps(scores[m][v], factor, most));
-          sum = _mm512_add_ps(sum, weight);
+          const vec weight = power_of_two(fms(scores[m][v], factor, most));
+          sum = sum + weight;
           store(weights + m * KEYS + v * LANES, weight);
         }
-        _mm512_storeu_ps(total + m * LANES, sum);
+        store(total + m * LANES, sum);
       }
     });
 }
@@ -528,13 +450,13 @@ void add_values(Scratch& s, const Layer& layer, int64_t some, const Queries& que
   for (int64_t row = queries.row; row < end; row += QUERY_ROWS)
     with_rows<QUERY_ROWS>(end - row, [&](auto constant) {
       constexpr int M = constant;
-      __m512 sums[M][V];
+      vec sums[M][V];
       float* at = &s.sums[row * value_dim + d];
       for (int m = 0; m < M; m++)
-        for (int v = 0; v < V; v++) sums[m][v] = _mm512_loadu_ps(at + m * value_dim + v * LANES);
+        for (int v = 0; v < V; v++) sums[m][v] = load(at + m * value_dim + v * LANES);
       multiply<M, V>(&s.weights[row * KEYS], KEYS, s.values.data() + d, value_dim, some / 2, sums);
       for (int m = 0; m < M; m++)
-        for (int v = 0; v < V; v++) _mm512_storeu_ps(at + m * value_dim + v * LANES, sums[m][v]);
+        for (int v = 0; v < V; v++) store(at + m * value_dim + v * LANES, sums[m][v]);
     });
 }
 
@@ -549,18 +471,21 @@ void attend_to(Scratch& s, const Context& context, const Queries& queries, int64
     const int64_t some = gather(s, context, tile);
     weigh(s, layer, tile, queries);
     int64_t d = 0;
-    for (; d + 4 * LANES <= layer.value_dim; d += 4 * LANES) add_values<4>(s, layer, some, queries, d);
+    for (; d + KEYS <= layer.value_dim; d += KEYS)
+      add_values<KEY_VECTORS>(s, layer, some, queries, d);
     for (; d < layer.value_dim; d += 2 * LANES) add_values<2>(s, layer, some, queries, d);
   }
 }
 
 // `[N, heads, D]`, tokens `apart` elements apart.
+template <typename T>
 struct Heads {
-  const half* data;
+  const T* data;
   int64_t apart, dim;
 
-  explicit Heads(const Tensor& x) : data(read(x)), apart(x.stride(0)), dim(x.size(2)) {}
-  const half* at(int64_t token, int64_t head) const { return data + token * apart + head * dim; }
+  explicit Heads(const Tensor& x)
+      : data(static_cast<const T*>(x.const_data_ptr())), apart(x.stride(0)), dim(x.size(2)) {}
+  const T* at(int64_t token, int64_t head) const { return data + token * apart + head * dim; }
 };
 
 // The rows of a step: `spans [R, 3]` and `tables [R, longest]`, as `attend` gets them.
@@ -602,7 +527,7 @@ std::vector<Task> divide(const Rows& rows, const Tensor& groups, int64_t queries
 }
 
 void run(Scratch& s, const Layer& layer, const Rows& rows, const Task& task, int64_t head,
-         const Heads& queries, half* out, int64_t out_heads) {
+         const Heads<number>& queries, half* out, int64_t out_heads) {
   const int64_t dim = layer.dim, value_dim = layer.value_dim, group = layer.group;
   const int64_t each = task.count * group, all = task.rows * each;
   s.begin(layer, all);
@@ -612,7 +537,7 @@ void run(Scratch& s, const Layer& layer, const Rows& rows, const Task& task, int
   };
   for (int64_t row = 0; row < all; row++) {
     const auto [token, query_head] = place(row);
-    std::memcpy(&s.queries[row * dim], queries.at(token, query_head), dim * sizeof(half));
+    std::memcpy(&s.queries[row * dim], queries.at(token, query_head), dim * sizeof(number));
   }
   auto context = [&](int64_t row) { return Context{&layer, head, rows.table(row)}; };
   if (task.shared) attend_to(s, context(task.row), {0, all, task.shared}, 0, task.shared);
@@ -624,22 +549,18 @@ void run(Scratch& s, const Layer& layer, const Rows& rows, const Task& task, int
   }
   for (int64_t row = 0; row < all; row++) {
     const auto [token, query_head] = place(row);
-    const float total = _mm512_reduce_add_ps(_mm512_loadu_ps(&s.total[row * LANES]));
-    const __m512 part = _mm512_set1_ps(1.f / total);
+    const vec part = splat(1.f / sum_of(load(&s.total[row * LANES])));
     half* line = out + (token * out_heads + query_head) * value_dim;
     for (int64_t d = 0; d < value_dim; d += 2 * LANES) {
       const float* sums = &s.sums[row * value_dim + d];
-      const __m512 low = _mm512_mul_ps(_mm512_loadu_ps(sums), part);
-      const __m512 high = _mm512_mul_ps(_mm512_loadu_ps(sums + LANES), part);
-      for (int i = 0; i < 2; i++)
-        store(line + d + i * LANES, _mm512_permutex2var_ps(low, unpacked(i), high));
+      store_in_order(line + d, load(sums) * part, load(sums + LANES) * part);
     }
   }
 }
 
 // `x [N, kv_heads, D]` into `slots [N]` of `cache [kv_heads, blocks, block_size, D]`.
 void keep(const Tensor& x, const Tensor& slots, const Tensor& cache) {
-  const Heads from(x);
+  const Heads<half> from(x);
   const int64_t* place = slots.const_data_ptr<int64_t>();
   const int64_t heads = cache.size(0), each = cache.size(1) * cache.size(2);
   half* to = write(cache);
@@ -672,8 +593,8 @@ Tensor attend(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& k
   keep(by_heads(k), slots, keys);
   keep(by_heads(v), slots, values);
 
-  const Tensor spread = by_heads(q);
-  const Heads queries(spread);
+  const Tensor numbers = by_heads(q.to(NUMBER));
+  const Heads<number> queries(numbers);
   const Rows every{rows.const_data_ptr<int64_t>(), tables.const_data_ptr<int64_t>(), tables.size(1)};
   const auto tasks = divide(every, groups, std::max<int64_t>(1, QUERIES / layer.group));
   Tensor out = at::empty({tokens, heads, layer.value_dim}, q.options());

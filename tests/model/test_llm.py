@@ -117,7 +117,7 @@ def test_text_without_a_tokenizer_is_refused(checkpoint: tuple[Path, Any]):
         ({"overlap": True}, "--overlap is for GPUs"),
         (
             {"compile_kernels": True},
-            "--compile is for bfloat16 .* and this is float32 on cpu",
+            "--compile is for --dtype bfloat16 .* and this is float32 on cpu",
         ),
         ({"schedule_policy": "nice"}, "--schedule-policy"),
         ({"eviction_policy": "rude"}, "--eviction-policy"),
