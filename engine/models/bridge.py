@@ -199,9 +199,11 @@ class TransformersCheckpoint:
                 more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
                 raise UserError(f"{self.directory}: tensor {names[0]} is {kind}{more} {told}")
         for name, found, expected in sorted(info["mismatched_keys"]):
+            # One that transformers renames when it loads is in a file under another name.
+            stored = self._stored.get(name)
             raise UserError(
-                f"{self.directory}: tensor {name} has shape {list(found)}, but config.json asks "
-                f"for {list(expected)}"
+                f"{stored.file if stored else self.directory}: tensor {name} has shape "
+                f"{list(found)}, but config.json asks for {list(expected)}"
             )
         self._check_dtypes(read, [name for name, _ in model.named_buffers()])
         return model.requires_grad_(False)
