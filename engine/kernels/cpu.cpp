@@ -76,9 +76,10 @@ INLINE void multiply(const number* x, int64_t row, const pair* w, int64_t column
   }
 }
 
-// Calls `f` with the number of rows, at most MOST, as a constant.
+// Calls `f` with the number of rows, at most MOST, as a constant. An `f` that stores much is to be
+// INLINED: in a function of its own it reads what it captures anew after each store.
 template <int MOST, typename F>
-inline void with_rows(int64_t rows, const F& f) {
+INLINE void with_rows(int64_t rows, const F& f) {
   if constexpr (MOST == 1) {
     f(std::integral_constant<int, 1>{});
   } else if (rows >= MOST) {
@@ -406,7 +407,7 @@ void weigh(Scratch& s, const Layer& layer, const Tile& tile, const Queries& quer
   const bool all = sees_all(layer, tile, queries);
   const int64_t end = queries.row + queries.rows;
   for (int64_t row = queries.row; row < end; row += QUERY_ROWS)
-    with_rows<QUERY_ROWS>(end - row, [&](auto constant) {
+    with_rows<QUERY_ROWS>(end - row, [&](auto constant) INLINED {
       constexpr int M = constant;
       vec scores[M][KEY_VECTORS] = {};
       multiply<M, KEY_VECTORS>(&s.queries[row * dim], dim, s.keys.data(), KEYS, dim / 2, scores);
@@ -448,7 +449,7 @@ template <int V>
 void add_values(Scratch& s, const Layer& layer, int64_t some, const Queries& queries, int64_t d) {
   const int64_t value_dim = layer.value_dim, end = queries.row + queries.rows;
   for (int64_t row = queries.row; row < end; row += QUERY_ROWS)
-    with_rows<QUERY_ROWS>(end - row, [&](auto constant) {
+    with_rows<QUERY_ROWS>(end - row, [&](auto constant) INLINED {
       constexpr int M = constant;
       vec sums[M][V];
       float* at = &s.sums[row * value_dim + d];

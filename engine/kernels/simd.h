@@ -33,7 +33,8 @@
 using half = uint16_t;  // the bits of a bfloat16
 using pair = uint32_t;
 
-#define INLINE inline __attribute__((always_inline))
+#define INLINED __attribute__((always_inline))
+#define INLINE inline INLINED
 
 #if defined(__AVX512BW__) && defined(__AVX512VL__) && defined(__AVX512DQ__)
 #include "avx512.h"
