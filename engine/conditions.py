@@ -158,6 +158,7 @@ _ARITHMETIC: dict[type, Callable[[Any, Any], Any]] = {
     ast.FloorDiv: operator.floordiv,
     ast.Mod: operator.mod,
 }
+_DIVIDING = (ast.Div, ast.FloorDiv, ast.Mod)
 _ORDER: dict[type, Callable[[Any, Any], bool]] = {
     ast.Eq: operator.eq,
     ast.NotEq: operator.ne,
@@ -209,6 +210,8 @@ class _Compiler:
                 return lambda state, event: calculate(sign, 0, inner(state, event))
             case ast.BinOp(left, op, right) if type(op) in _ARITHMETIC:
                 compute, a, b = _ARITHMETIC[type(op)], self._number(left), self._number(right)
+                if isinstance(right, ast.Constant) and not right.value and type(op) in _DIVIDING:
+                    raise self._error(right, "nothing can be divided by 0")
                 return lambda state, event: calculate(compute, a(state, event), b(state, event))
             case ast.Compare():
                 return self._comparison(node)

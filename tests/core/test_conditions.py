@@ -179,6 +179,7 @@ def test_an_event_that_does_not_exist_is_named() -> None:
         ("why == 'abc", "unterminated string literal"),
         ("free is 3", "use == and !=, not is"),
         ("free ** 9", "'free ** 9' is not part of a condition"),
+        ("free / 0 > 1", "column 8: nothing can be divided by 0"),
         ("free == (1, 2)", "column 9: '(1, 2)' is not part of a condition: a list goes after in"),
         ("'ü' == why.x", "column 8: 'why.x' is not part of a condition: there are no dots"),
         ("free == None", "use numbers, texts, True and False"),

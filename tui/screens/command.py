@@ -127,8 +127,10 @@ class CommandScreen(TypingScreen[str | None]):
         command = self._command
         if command is None:
             return [[(clip("tab completes · ↑ earlier lines · esc leaves", width), "dim")]]
-        usage = clip(command.usage + "  ", width)
-        return [[(usage, "heading"), (clip(command.about, width - len(usage)), "dim")]]
+        if len(f"{command.usage}  {command.about}") <= width:
+            return [[(f"{command.usage}  ", "heading"), (command.about, "dim")]]
+        about: list[Line] = [[(line, "dim")] for line in wrap(command.about, width)]
+        return [[(clip(command.usage, width), "heading")], *about]
 
     # --- keys ------------------------------------------------------------------------------------
 
