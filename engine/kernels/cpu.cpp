@@ -332,7 +332,7 @@ struct Context {
 };
 
 // What a thread works with. `queries [rows, D]`; of each the score that weights are relative to (in
-// octaves), the sum of weights in 16 parts, and the weighted sum of values.
+// octaves), the sum of weights in LANES parts, and the weighted sum of values.
 struct Scratch {
   std::vector<number> queries, weights;
   std::vector<half> zeros;

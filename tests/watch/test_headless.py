@@ -7,6 +7,8 @@ import stat
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -28,16 +30,22 @@ def last_digest(path: Path) -> str:
     return trace.history.state_at(trace.history.end).digest()
 
 
-def busy(server: Watched) -> threading.Event:
-    """Requests one after the other until the event is set."""
+@contextmanager
+def busy(server: Watched) -> Iterator[None]:
+    """Requests one after the other, the last of them to its end."""
     enough = threading.Event()
 
     def ask() -> None:
         while not enough.is_set():
             server.ask(6)
 
-    threading.Thread(target=ask, daemon=True).start()
-    return enough
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        enough.set()
+        thread.join()
 
 
 def test_a_server_is_recorded_for_some_seconds(
@@ -46,9 +54,8 @@ def test_a_server_is_recorded_for_some_seconds(
     path = tmp_path / "live.mtrace.gz"
     with served(tokenizer) as server:
         server.ask(10)
-        enough = busy(server)
-        assert main(["record", server.url, "-o", str(path), "--duration", "1.5"]) == 0
-        enough.set()
+        with busy(server):
+            assert main(["record", server.url, "-o", str(path), "--duration", "1.5"]) == 0
     out, err = capsys.readouterr()
     assert str(path) in out and "records to step" in out
     assert "steps 1–" in err and "were not seen; recording to live.mtrace.gz" in err
