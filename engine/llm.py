@@ -20,12 +20,13 @@ from .inputs import Prompt, as_conversations, as_params, as_prompts
 from .kernels.compiled import CompiledKernels
 from .loader import describe, open_checkpoint
 from .model_store import Progress, no_progress, resolve
+from .models.base import Checkpoint
 from .plan import TokenLogprobs
 from .policies import make_policies
 from .request import Request
 from .runner.attention.compiled import CompiledAttention
 from .runner.attention.registry import make_backend
-from .runner.device import resolve_device, resolve_dtype
+from .runner.device import cpu_multiplies_bfloat16, resolve_device, resolve_dtype
 from .runner.grammars import Grammars
 from .runner.graphs import CudaRecorder, DecodeGraphs
 from .runner.kv_cache import KVCache, blocks_in, bytes_per_block, default_blocks, parse_memory
@@ -113,9 +114,8 @@ class LLM:
                 "--overlap is for GPUs: a CPU would run the next step before it hands on the "
                 "tokens of this one; leave it out"
             )
-        if compile_kernels and dtype == "auto":
-            dtype = "bfloat16"  # the kernels', however fast PyTorch's are in it
-        torch_dtype = resolve_dtype(dtype, torch_device)
+        chosen = "bfloat16" if compile_kernels and dtype == "auto" else dtype
+        torch_dtype = resolve_dtype(chosen, torch_device)
         if compile_kernels and (torch_device.type, torch_dtype) != ("cpu", torch.bfloat16):
             given = f"{str(torch_dtype).removeprefix('torch.')} on {torch_device}"
             raise UserError(
@@ -139,6 +139,8 @@ class LLM:
         kernels = CompiledKernels(progress) if compile_kernels else None
         path = resolve(model, progress)
         checkpoint = open_checkpoint(path, model_impl)
+        if kernels and dtype == "auto":
+            _check_rest(kernels, checkpoint)
         if max_model_len is not None and max_model_len > checkpoint.max_context:
             raise UserError(
                 f"--max-model-len is {max_model_len}, but the model was made for "
@@ -282,3 +284,14 @@ class LLM:
         if self.tokenizer is None:
             raise UserError("this LLM was made with skip_tokenizer=True; give it token ids")
         return self.tokenizer
+
+
+def _check_rest(kernels: CompiledKernels, checkpoint: Checkpoint) -> None:
+    """UserError where products are left to PyTorch in bfloat16, and that is slow here."""
+    if checkpoint.compiles and kernels.attends(checkpoint.attention):
+        return
+    if not cpu_multiplies_bfloat16():
+        raise UserError(
+            f"--compile can do only a part of {checkpoint.architecture}, and this processor is "
+            "slow at the rest in bfloat16; leave it out"
+        )

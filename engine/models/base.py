@@ -130,12 +130,14 @@ class Checkpoint(Protocol):
     """A model directory whose config has been read and can be run; weights come with ``load``.
 
     ``attention`` has one entry per layer. ``max_context`` is the longest sequence, in tokens.
+    ``compiles`` says whether ``Kernels`` compute all that is multiplied with weights.
     """
 
     architecture: str
     vocab_size: int
     max_context: int
     attention: list[AttentionSpec]
+    compiles: bool
 
     def load(
         self,

@@ -138,6 +138,7 @@ class TransformersCheckpoint:
         self.architecture = self._class.__name__
         self.max_context = found.max_context
         self.attention = found.attention
+        self.compiles = False  # a head that is also the embedding, for one, is left as it is
         self.vocab_size = found.vocab_size
         self._modules = found.modules
         self._check_size(found.parameters)

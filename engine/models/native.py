@@ -22,6 +22,7 @@ class NativeCheckpoint:
         self.vocab_size = self.config.vocab_size
         self.max_context = self.config.max_position
         self.attention = self.config.attention
+        self.compiles = self.config.experts is None
 
     def load(
         self,

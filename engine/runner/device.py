@@ -46,14 +46,14 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
             return torch.float16
         if device.type == "cuda":
             return torch.bfloat16
-        return torch.bfloat16 if _cpu_multiplies_bfloat16() else torch.float32
+        return torch.bfloat16 if cpu_multiplies_bfloat16() else torch.float32
     if name not in DTYPES:
         raise UserError(f"--dtype is {name!r}; choose from auto, {', '.join(DTYPES)}")
     return DTYPES[name]
 
 
 @cache
-def _cpu_multiplies_bfloat16() -> bool:
+def cpu_multiplies_bfloat16() -> bool:
     """Whether a product of 64 rows is faster in bfloat16 than in float32 (about 50 ms to find out).
 
     On one thread: with several, whatever else runs on the machine would decide.

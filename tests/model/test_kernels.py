@@ -12,6 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from minisgl_tui.engine import LLM, SamplingParams
+from minisgl_tui.engine import llm as llm_module
 from minisgl_tui.engine.errors import UserError
 from minisgl_tui.engine.kernels import build
 from minisgl_tui.engine.kernels.compiled import CompiledKernels
@@ -206,6 +207,35 @@ def test_where_attention_is_not_compiled_that_is_said(
     assert [line for line in told if "stays" in line] == [
         "48 --compile: attention stays PyTorch's, for heads of these sizes"
     ]
+
+
+def test_a_model_of_which_only_a_part_is_compiled_is_refused_where_the_rest_would_be_slow(
+    kernels: CompiledKernels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def loads(kind: str, dtype: str = "auto", **config: int) -> bool:
+        make_checkpoint(kind, tmp_path, **config)
+        try:
+            LLM(
+                tmp_path,
+                dtype=dtype,
+                device="cpu",
+                num_blocks=8,
+                skip_tokenizer=True,
+                compile_kernels=True,
+            )
+        except UserError as error:
+            assert "slow at the rest in bfloat16; leave it out" in str(error)
+            return False
+        return True
+
+    monkeypatch.setattr(llm_module, "cpu_multiplies_bfloat16", lambda: False)
+    assert loads("llama", head_dim=32)
+    assert not loads("llama", head_dim=48)
+    assert not loads("mixtral", head_dim=32)
+    assert not loads("gemma2")
+    assert loads("mixtral", "bfloat16", head_dim=32)
+    monkeypatch.setattr(llm_module, "cpu_multiplies_bfloat16", lambda: True)
+    assert loads("mixtral", head_dim=32)
 
 
 PROSE = Path(__file__).parents[2] / "LICENSE"
