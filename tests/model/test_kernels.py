@@ -357,15 +357,19 @@ def test_other_architectures_are_as_near_as_with_pytorch(
     assert 0 < ours.abs().median() <= 1.5 * theirs.abs().median()
 
 
-NAMES = {"AVX2": ["haswell"], "AVX512": ["haswell", "skylake-avx512"]}
+NUMBERS = "float32 or bear or reference or rise"
+OLDER = {
+    "haswell": ("AVX2", NUMBERS + " or (near and (smollm3 or gemma2)) or last_bit"),
+    "skylake-avx512": ("AVX512", NUMBERS),
+}
 
 
-@pytest.mark.parametrize("target", NAMES["AVX512"])
+@pytest.mark.parametrize("target", OLDER)
 def test_what_older_processors_do_is_right_as_well(kernels: CompiledKernels, target: str):
-    """The tests above that look at numbers, with kernels compiled for them and run here."""
-    if target not in NAMES.get(torch.backends.cpu.get_cpu_capability(), []):
+    """Tests from above, with kernels compiled for those and run here."""
+    needs, chosen = OLDER[target]
+    if torch.backends.cpu.get_cpu_capability() not in ("AVX512", needs):
         pytest.skip(f"this processor cannot run what is compiled for {target}")
-    chosen = "float32 or bear or reference or rise or (near and (smollm3 or gemma2)) or last_bit"
     command = [sys.executable, "-m", "pytest", "-p", "no:xdist", __file__, "-k", chosen]
     environment = os.environ | {TARGET: target}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
