@@ -56,14 +56,18 @@ INLINE void store(float* to, vec x, int64_t count) {
   _mm256_maskstore_ps(to, first_lanes(count), x);
 }
 
+INLINE vec low_halves(bits x) { return _mm256_castsi256_ps(_mm256_slli_epi32(x, 16)); }
+INLINE vec high_halves(bits x) {
+  return _mm256_castsi256_ps(_mm256_and_si256(x, _mm256_set1_epi32(0xffff0000)));
+}
+
 INLINE vec load(const half* from, int64_t count) {
   half some[LANES] = {};
   if (count < LANES) {
     std::memcpy(some, from, (count > 0 ? count : 0) * sizeof(half));
     from = some;
   }
-  const bits wide = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)from));
-  return _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));
+  return low_halves(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)from)));
 }
 
 INLINE __m128i narrow(vec x) {
@@ -82,11 +86,6 @@ INLINE void store(half* to, vec x, int64_t count) {
   half some[LANES];
   store(some, x);
   std::memcpy(to, some, (count > 0 ? count : 0) * sizeof(half));
-}
-
-INLINE vec low_halves(bits x) { return _mm256_castsi256_ps(_mm256_slli_epi32(x, 16)); }
-INLINE vec high_halves(bits x) {
-  return _mm256_castsi256_ps(_mm256_and_si256(x, _mm256_set1_epi32(0xffff0000)));
 }
 
 INLINE void transpose(const half* const* lines, int64_t offset, pair* to, int64_t columns) {

@@ -36,9 +36,13 @@ INLINE void store(float* to, vec x, int64_t count) {
   _mm512_mask_storeu_ps(to, first_lanes(count), x);
 }
 
+INLINE vec low_halves(bits x) { return _mm512_castsi512_ps(_mm512_slli_epi32(x, 16)); }
+INLINE vec high_halves(bits x) {
+  return _mm512_castsi512_ps(_mm512_and_si512(x, _mm512_set1_epi32(0xffff0000)));
+}
+
 INLINE vec load(const half* from, int64_t count) {
-  const bits wide = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(first_lanes(count), from));
-  return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
+  return low_halves(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(first_lanes(count), from)));
 }
 
 INLINE __m256i narrow(vec x) {
@@ -57,11 +61,6 @@ INLINE __m256i narrow(vec x) {
 INLINE void store(half* to, vec x) { _mm256_storeu_si256((__m256i*)to, narrow(x)); }
 INLINE void store(half* to, vec x, int64_t count) {
   _mm256_mask_storeu_epi16(to, first_lanes(count), narrow(x));
-}
-
-INLINE vec low_halves(bits x) { return _mm512_castsi512_ps(_mm512_slli_epi32(x, 16)); }
-INLINE vec high_halves(bits x) {
-  return _mm512_castsi512_ps(_mm512_and_si512(x, _mm512_set1_epi32(0xffff0000)));
 }
 
 INLINE void transpose(const half* const* lines, int64_t offset, pair* to, int64_t columns) {
